@@ -1,1 +1,13 @@
-//! Placeholder.
+//! What Outgate decides, as pure functions: no clock, socket, file or environment is read in this crate.
+//!
+//! In the order in which a request meets them: [`target`] (where to), [`identity`] (who), [`request`] (what is
+//! asked), `document` and `rule` (the policy), [`Policy::decide`](decide) → [`verdict`], [`record`] (what is
+//! kept of it).
+
+pub mod identity;
+pub mod path;
+pub mod record;
+pub mod redact;
+pub mod request;
+pub mod target;
+pub mod verdict;
