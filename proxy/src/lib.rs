@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Outgate's IO: the gateway that serves, and the commands people use it with.
+
+pub mod running;
