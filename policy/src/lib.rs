@@ -9,5 +9,6 @@ pub mod path;
 pub mod record;
 pub mod redact;
 pub mod request;
+pub mod secret;
 pub mod target;
 pub mod verdict;
