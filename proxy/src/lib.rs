@@ -1,3 +1,5 @@
 //! Outgate's IO: the gateway that serves, and the commands people use it with.
 
+pub mod config;
+pub mod folder;
 pub mod running;
