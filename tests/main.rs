@@ -1,2 +1,10 @@
-//! Placeholder.
-fn main() {}
+//! The integration tests: the real program, between clients and servers of our own, on loopback.
+//!
+//! `harness` is the vocabulary (`World`, `Gate`, `Agent`, `Origin`, `Resolver`, `Canary`); every other module is
+//! one family of promises.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets a surprise stops there and says where")]
+#![expect(clippy::print_stderr, reason = "what a test skips or measures is told to whoever runs it")]
+#![allow(dead_code, unreachable_pub, reason = "the vocabulary is one crate with its users; words may rest")]
+
+mod harness;
