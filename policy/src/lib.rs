@@ -1,9 +1,10 @@
 //! What Outgate decides, as pure functions: no clock, socket, file or environment is read in this crate.
 //!
 //! In the order in which a request meets them: [`target`] (where to), [`identity`] (who), [`request`] (what is
-//! asked), `document` and `rule` (the policy), [`Policy::decide`](decide) → [`verdict`], [`record`] (what is
-//! kept of it).
+//! asked), [`document`] and [`rule`] (the policy), [`Policy::decide`](decide::Policy::decide) → [`verdict`],
+//! [`address`] (what may be dialled), [`record`] (what is kept of it).
 
+pub mod address;
 pub mod identity;
 pub mod path;
 pub mod record;
