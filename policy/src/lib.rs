@@ -5,6 +5,8 @@
 //! [`address`] (what may be dialled), [`record`] (what is kept of it).
 
 pub mod address;
+pub mod chain;
+pub mod event;
 pub mod identity;
 pub mod path;
 pub mod record;
@@ -13,3 +15,4 @@ pub mod request;
 pub mod secret;
 pub mod target;
 pub mod verdict;
+pub mod view;

@@ -1,13 +1,24 @@
 //! What is kept of a request: the [`Decision`] taken before anything left, and the [`Outcome`] added at its end.
 //!
 //! Text enters only as [`Redacted`]. Times are microseconds since the Unix epoch, UTC.
+//!
+//! # Canonical bytes
+//!
+//! The audit chain is taken over the canonical bytes of a record: JSON in UTF-8 with the keys of every object in
+//! ascending byte order, no white space, no key twice; numbers are integers in decimal; of strings only `"`, `\`
+//! and the characters below U+0020 are escaped, as `\"`, `\\`, `\b`, `\f`, `\n`, `\r`, `\t` where JSON has such a
+//! form and as `\u00xx` in lower case where not. (Python: `json.dumps(record, sort_keys=True,
+//! separators=(",", ":"), ensure_ascii=False)`.) Every key is always there, with `null` where nothing is known.
+//! A record with the key `event` is an event, one with the key `decision` an outcome, any other a decision.
+//! Fields of the types here therefore stand in alphabetical order: serde writes them in that order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ulid::Ulid;
 
+pub use crate::event::{Event, Happening};
 use crate::identity::{AgentName, SessionId};
 use crate::redact::Redacted;
 use crate::request::Kind;
@@ -113,53 +124,53 @@ impl Finding {
 /// One decision, as committed before the name is resolved and before the first byte leaves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Identifier, a ULID: sorts by time.
-    pub id: Ulid,
-    /// When it was taken.
-    pub time: i64,
-    /// The session it belongs to.
-    pub session: Option<SessionId>,
-    /// The agent that asked.
-    pub agent: AgentName,
-    /// The agent's owner.
-    pub owner: Option<Redacted>,
-    /// What kind of exchange.
-    #[serde(rename = "kind")]
-    pub kind: Kind,
-    /// Class of the destination.
-    pub class: Class,
-    /// Service of the destination.
-    pub service: Option<Arc<str>>,
-    /// Method.
-    pub method: Option<Redacted>,
-    /// Scheme; `None` where nothing could be parsed.
-    pub scheme: Option<Scheme>,
-    /// Canonical host; `None` where nothing could be parsed.
-    pub host: Option<Redacted>,
-    /// Port.
-    pub port: Option<u16>,
-    /// Registrable domain, or the host itself where it has none.
-    pub domain: Option<Redacted>,
-    /// Path with redacted query.
-    pub path: Option<Redacted>,
-    /// `1.0`, `1.1` or `2`.
-    pub http_version: Option<Arc<str>>,
     /// What was decided.
     pub action: Action,
+    /// The agent that asked.
+    pub agent: AgentName,
+    /// Class of the destination.
+    pub class: Class,
+    /// Registrable domain, or the host itself where it has none.
+    pub domain: Option<Redacted>,
+    /// What was seen before anything was sent.
+    #[serde(serialize_with = "sorted")]
+    pub findings: Vec<Finding>,
+    /// Canonical host; `None` where nothing could be parsed.
+    pub host: Option<Redacted>,
+    /// `1.0`, `1.1` or `2`.
+    pub http_version: Option<Arc<str>>,
+    /// Identifier, a ULID: sorts by time.
+    pub id: Ulid,
+    /// What kind of exchange.
+    pub kind: Kind,
+    /// Method.
+    pub method: Option<Redacted>,
+    /// Mode in force.
+    pub mode: Mode,
+    /// The agent's owner.
+    pub owner: Option<Redacted>,
+    /// Path with redacted query.
+    pub path: Option<Redacted>,
+    /// Digest of the policy in force, `sha256:…`.
+    pub policy: Arc<str>,
+    /// Port.
+    pub port: Option<u16>,
     /// Why.
     pub reason: Reason,
+    /// The rule that decided.
+    pub rule: Option<Redacted>,
+    /// Scheme; `None` where nothing could be parsed.
+    pub scheme: Option<Scheme>,
+    /// Service of the destination.
+    pub service: Option<Arc<str>>,
+    /// The session it belongs to.
+    pub session: Option<SessionId>,
+    /// When it was taken.
+    pub time: i64,
     /// What enforcing would have done, where it differs.
     pub would: Option<Action>,
     /// Why enforcing would have.
     pub would_reason: Option<Reason>,
-    /// The rule that decided.
-    pub rule: Option<Redacted>,
-    /// Mode in force.
-    pub mode: Mode,
-    /// Digest of the policy in force, `sha256:…`.
-    pub policy: Arc<str>,
-    /// What was seen before anything was sent.
-    pub findings: Vec<Finding>,
 }
 
 /// What became of an exchange.
@@ -212,47 +223,311 @@ pub struct Timing {
 /// The beginning of a request body, redacted before it was cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BodyExcerpt {
+    /// The request's `content-type`.
+    pub content_type: Option<Redacted>,
     /// The text.
     pub excerpt: Redacted,
     /// Whether the body went on.
     pub truncated: bool,
-    /// The request's `content-type`.
-    pub content_type: Option<Redacted>,
 }
 
 /// The second record of an exchange, added when it ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The decision it belongs to.
-    pub decision: Ulid,
-    /// When the exchange ended.
-    pub time: i64,
-    /// What became of it.
-    pub outcome: OutcomeKind,
     /// The last word: what was done in the end.
     pub action: Action,
-    /// The last word: why.
-    pub reason: Reason,
+    /// Excerpt of the body.
+    pub body: Option<BodyExcerpt>,
     /// What was decided first, where the last word differs.
     pub decided: Option<Action>,
-    /// What enforcing would have done, where it differs.
-    pub would: Option<Action>,
-    /// Why enforcing would have.
-    pub would_reason: Option<Reason>,
-    /// Status the client was given.
-    pub status: Option<u16>,
+    /// The decision it belongs to.
+    pub decision: Ulid,
+    /// What was seen after the decision.
+    #[serde(serialize_with = "sorted")]
+    pub findings: Vec<Finding>,
+    /// Model named by the request, where it is a call to one.
+    pub model: Option<Redacted>,
+    /// How long it took; nanoseconds in the record, because canonical numbers are integers.
+    #[serde(rename = "ns", with = "nanoseconds")]
+    pub ms: Timing,
+    /// What became of it.
+    pub outcome: OutcomeKind,
+    /// The last word: why.
+    pub reason: Reason,
     /// Bytes that left, head included.
     pub request_bytes: u64,
     /// Bytes that came back, head included.
     pub response_bytes: u64,
+    /// Status the client was given.
+    pub status: Option<u16>,
+    /// When the exchange ended.
+    pub time: i64,
     /// The address that was dialled.
     pub upstream: Option<SocketAddr>,
-    /// How long it took.
-    pub ms: Timing,
-    /// What was seen after the decision.
-    pub findings: Vec<Finding>,
-    /// Excerpt of the body.
-    pub body: Option<BodyExcerpt>,
-    /// Model named by the request, where it is a call to one.
-    pub model: Option<Redacted>,
+    /// What enforcing would have done, where it differs.
+    pub would: Option<Action>,
+    /// Why enforcing would have.
+    pub would_reason: Option<Reason>,
+}
+
+/// A link of the audit chain, as read back from its canonical bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// A decision.
+    Decision(Decision),
+    /// An outcome.
+    Outcome(Outcome),
+    /// Anything else worth keeping.
+    Event(Event),
+}
+
+impl Decision {
+    /// The canonical bytes, which are text.
+    pub fn canonical(&self) -> String {
+        canonical(self)
+    }
+}
+
+impl Outcome {
+    /// The canonical bytes, which are text.
+    pub fn canonical(&self) -> String {
+        canonical(self)
+    }
+}
+
+impl Event {
+    /// The canonical bytes, which are text.
+    pub fn canonical(&self) -> String {
+        canonical(&Sorted(self))
+    }
+}
+
+impl Record {
+    /// Reads canonical bytes back.
+    ///
+    /// # Errors
+    /// What is not a record, in serde's words.
+    pub fn parse(bytes: &[u8]) -> Result<Record, serde_json::Error> {
+        /// Only looks which of the telling keys are there.
+        #[derive(Deserialize)]
+        struct Shape<'a> {
+            #[serde(borrow)]
+            event: Option<&'a serde_json::value::RawValue>,
+            #[serde(borrow)]
+            decision: Option<&'a serde_json::value::RawValue>,
+        }
+        let shape: Shape<'_> = serde_json::from_slice(bytes)?;
+        Ok(match shape {
+            Shape { event: Some(_), .. } => Record::Event(serde_json::from_slice(bytes)?),
+            Shape { decision: Some(_), .. } => Record::Outcome(serde_json::from_slice(bytes)?),
+            Shape { .. } => Record::Decision(serde_json::from_slice(bytes)?),
+        })
+    }
+
+    /// The word in the store's column `kind`: `decision`, `outcome` or `event`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Record::Decision(_) => "decision",
+            Record::Outcome(_) => "outcome",
+            Record::Event(_) => "event",
+        }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "these types hold nothing that JSON cannot write: no maps, no bytes")]
+fn canonical(record: &impl Serialize) -> String {
+    serde_json::to_string(record).expect("a record is always JSON")
+}
+
+/// Writes any value with sorted keys, by way of [`serde_json::Value`], whose objects are sorted maps.
+struct Sorted<'a, T>(&'a T);
+
+impl<T: Serialize> Serialize for Sorted<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::to_value(self.0).map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+fn sorted<T: Serialize, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    Sorted(value).serialize(serializer)
+}
+
+mod nanoseconds {
+    use super::*;
+
+    const IN_A_MILLISECOND: f64 = 1e6;
+
+    #[derive(Serialize, Deserialize)]
+    struct Nanoseconds {
+        connect: Option<u64>,
+        decide: u64,
+        first_byte: Option<u64>,
+        held: u64,
+        total: u64,
+    }
+
+    pub(super) fn serialize<S: Serializer>(ms: &Timing, serializer: S) -> Result<S::Ok, S::Error> {
+        // Rounds to the nearest; `as` takes what is negative or no number to zero.
+        let ns = |ms: f64| (ms * IN_A_MILLISECOND).round() as u64;
+        Nanoseconds {
+            connect: ms.connect.map(ns),
+            decide: ns(ms.decide),
+            first_byte: ms.first_byte.map(ns),
+            held: ns(ms.held),
+            total: ns(ms.total),
+        }
+        .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timing, D::Error> {
+        let ns = Nanoseconds::deserialize(deserializer)?;
+        let ms = |ns: u64| ns as f64 / IN_A_MILLISECOND;
+        Ok(Timing {
+            decide: ms(ns.decide),
+            held: ms(ns.held),
+            connect: ns.connect.map(ms),
+            first_byte: ns.first_byte.map(ms),
+            total: ms(ns.total),
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn decision() -> Decision {
+        Decision {
+            action: Action::Allow,
+            agent: "claude".parse().unwrap(),
+            class: Class::Unknown,
+            domain: Some(Redacted::literal("evil.example")),
+            findings: vec![],
+            host: Some(Redacted::literal("evil.example")),
+            http_version: Some("2".into()),
+            id: Ulid::from_parts(1_795_000_000_123, 7),
+            kind: Kind::Http,
+            method: Some(Redacted::literal("POST")),
+            mode: Mode::Enforce,
+            owner: Some(Redacted::literal("ana@example.com")),
+            path: Some(Redacted::literal("/a\"b\\c\n\u{1}\u{7f}\u{2028}é?token=[redacted:query]")),
+            policy: "sha256:00".into(),
+            port: Some(443),
+            reason: Reason::AllowedByRule,
+            rule: None,
+            scheme: Some(Scheme::Https),
+            service: None,
+            session: Some(SessionId(Ulid::from_parts(1_795_000_000_000, 1))),
+            time: 1_795_000_000_123_456,
+            would: None,
+            would_reason: None,
+        }
+    }
+
+    pub(crate) fn outcome(decision: &Decision) -> Outcome {
+        Outcome {
+            action: Action::Deny,
+            body: Some(BodyExcerpt {
+                content_type: Some(Redacted::literal("application/json")),
+                excerpt: Redacted::literal("{\"a\":\"[redacted:aws-access-key]\"}"),
+                truncated: false,
+            }),
+            decided: Some(Action::Allow),
+            decision: decision.id,
+            findings: vec![
+                Finding::LargeUpload { bytes: 5_242_880, limit: 1_048_576, of: "request_block".into() },
+                Finding::Secret {
+                    detector: "aws-access-key".into(),
+                    count: 1,
+                    place: "body".into(),
+                    key: "hmac:00".into(),
+                },
+            ],
+            model: None,
+            ms: Timing { decide: 0.02, held: 0.0, connect: None, first_byte: Some(1.5), total: 0.4 },
+            outcome: OutcomeKind::Cut,
+            reason: Reason::SecretFound,
+            request_bytes: 17,
+            response_bytes: 0,
+            status: Some(403),
+            time: decision.time + 400,
+            upstream: Some("[2001:db8::1]:443".parse().unwrap()),
+            would: None,
+            would_reason: None,
+        }
+    }
+
+    #[test]
+    fn canonical_bytes_are_stated_once_and_for_all() {
+        // Written out, so that a changed field, order or escape goes red: old records must go on verifying.
+        assert_eq!(
+            decision().canonical(),
+            concat!(
+                r#"{"action":"allow","agent":"claude","class":"unknown","domain":"evil.example","findings":[],"#,
+                r#""host":"evil.example","http_version":"2","id":"01M7Q5CQKV0000000000000007","kind":"http","#,
+                r#""method":"POST","mode":"enforce","owner":"ana@example.com","#,
+                r#""path":"/a\"b\\c\n\u0001"#,
+                "\u{7f}\u{2028}é?token=[redacted:query]",
+                r#"","policy":"sha256:00","port":443,"reason":"allowed_by_rule","rule":null,"scheme":"https","#,
+                r#""service":null,"session":"01M7Q5CQG00000000000000001","time":1795000000123456,"#,
+                r#""would":null,"would_reason":null}"#
+            )
+        );
+        assert_eq!(
+            outcome(&decision()).canonical(),
+            concat!(
+                r#"{"action":"deny","body":{"content_type":"application/json","#,
+                r#""excerpt":"{\"a\":\"[redacted:aws-access-key]\"}","truncated":false},"decided":"allow","#,
+                r#""decision":"01M7Q5CQKV0000000000000007","findings":[{"bytes":5242880,"kind":"large_upload","#,
+                r#""limit":1048576,"of":"request_block"},{"count":1,"detector":"aws-access-key","key":"hmac:00","#,
+                r#""kind":"secret","where":"body"}],"model":null,"ns":{"connect":null,"decide":20000,"#,
+                r#""first_byte":1500000,"held":0,"total":400000},"outcome":"cut","reason":"secret_found","#,
+                r#""request_bytes":17,"response_bytes":0,"status":403,"time":1795000000123856,"#,
+                r#""upstream":"[2001:db8::1]:443","would":null,"would_reason":null}"#
+            )
+        );
+    }
+
+    #[test]
+    fn what_was_written_is_what_is_read() {
+        let (decision, event) = (decision(), crate::event::tests::events().remove(0));
+        let outcome = outcome(&decision);
+        for (text, record) in [
+            (decision.canonical(), Record::Decision(decision)),
+            (outcome.canonical(), Record::Outcome(outcome)),
+            (event.canonical(), Record::Event(event)),
+        ] {
+            assert_eq!(Record::parse(text.as_bytes()).unwrap(), record, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_that_are_no_times_do_not_break_the_record() {
+        let mut outcome = outcome(&decision());
+        outcome.ms = Timing { total: f64::NAN, decide: -1.0, ..Timing::default() };
+        assert!(outcome.canonical().contains(r#""decide":0,"first_byte":null,"held":0,"total":0"#));
+    }
+
+    #[test]
+    fn every_finding_is_recorded_under_a_listed_word() {
+        let (of, key): (Arc<str>, Arc<str>) = ("x".into(), "hmac:00".into());
+        let findings = [
+            Finding::LargeUpload { bytes: 1, limit: 1, of: of.clone() },
+            Finding::Secret { detector: of.clone(), count: 1, place: of.clone(), key: key.clone() },
+            Finding::CredentialUsed { detector: of.clone(), place: of.clone(), key },
+            Finding::LookalikeDomain { of: of.clone() },
+            Finding::EncodedDataInName,
+            Finding::ModelShaped { api: of },
+            Finding::McpShaped,
+            Finding::GitPush,
+            Finding::Undecodable { encoding: Redacted::literal("lzma") },
+            Finding::DnsOverHttps,
+            Finding::MethodOverride,
+        ];
+        let words: Vec<&str> = findings.iter().map(Finding::kind).collect();
+        assert_eq!(words, Finding::KINDS);
+        for finding in &findings {
+            assert_eq!(serde_json::to_value(finding).unwrap()["kind"], finding.kind());
+        }
+    }
 }
