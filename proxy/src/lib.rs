@@ -3,3 +3,4 @@
 pub mod config;
 pub mod folder;
 pub mod running;
+pub mod tls;
