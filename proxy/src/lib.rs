@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod folder;
+pub mod metrics;
 pub mod running;
 pub mod tls;

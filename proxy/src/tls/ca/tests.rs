@@ -19,7 +19,7 @@ fn the_authority_is_made_once_private_and_unlike_any_other() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = opened(one.path()).unwrap();
     for name in [CERTIFICATE, KEY] {
-        assert_eq!(std::fs::metadata(one.path().join(name)).unwrap().mode() & 0o777, 0o600, "{name}");
+        assert_eq!(fs::metadata(one.path().join(name)).unwrap().mode() & 0o777, 0o600, "{name}");
     }
     assert_eq!(opened(one.path()).unwrap().pem(), first.pem(), "opened again it is the same");
     let second = opened(other.path()).unwrap();
@@ -63,13 +63,13 @@ fn what_cannot_be_the_authority_stops_the_program_with_its_cure() {
     let cases: &[(&str, Damage, &str)] = &[
         (
             "a key that others may read",
-            |folder| std::fs::set_permissions(folder.join(KEY), PermissionsExt::from_mode(0o644)).unwrap(),
+            |folder| fs::set_permissions(folder.join(KEY), PermissionsExt::from_mode(0o644)).unwrap(),
             "`DIR/ca.key` is a secret that others may read (mode 0644); run: chmod 600 DIR/ca.key",
         ),
         (
             "a key behind a link",
             |folder| {
-                std::fs::rename(folder.join(KEY), folder.join("elsewhere")).unwrap();
+                fs::rename(folder.join(KEY), folder.join("elsewhere")).unwrap();
                 symlink(folder.join("elsewhere"), folder.join(KEY)).unwrap();
             },
             "`DIR/ca.key` is not a plain file; a key is not read through a link",
@@ -77,28 +77,28 @@ fn what_cannot_be_the_authority_stops_the_program_with_its_cure() {
         (
             "a certificate that others may replace",
             |folder| {
-                std::fs::set_permissions(folder.join(CERTIFICATE), PermissionsExt::from_mode(0o666)).unwrap()
+                fs::set_permissions(folder.join(CERTIFICATE), PermissionsExt::from_mode(0o666)).unwrap()
             },
             "`DIR/ca.pem` may be written by others (mode 0666); run: chmod go-w DIR/ca.pem",
         ),
         (
             "no key",
-            |folder| std::fs::remove_file(folder.join(KEY)).unwrap(),
+            |folder| fs::remove_file(folder.join(KEY)).unwrap(),
             "`DIR/ca.key` is missing but `DIR/ca.pem` is there; restore it, or make a new authority: outgate ca rotate",
         ),
         (
             "no certificate",
-            |folder| std::fs::remove_file(folder.join(CERTIFICATE)).unwrap(),
+            |folder| fs::remove_file(folder.join(CERTIFICATE)).unwrap(),
             "`DIR/ca.pem` is missing but `DIR/ca.key` is there; restore it, or make a new authority: outgate ca rotate",
         ),
         (
             "a key that is none",
-            |folder| std::fs::write(folder.join(KEY), "-----BEGIN PRIVATE KEY-----").unwrap(),
+            |folder| fs::write(folder.join(KEY), "-----BEGIN PRIVATE KEY-----").unwrap(),
             "`DIR/ca.key` is not a private key; restore it, or make a new authority: outgate ca rotate",
         ),
         (
             "a certificate that is none",
-            |folder| std::fs::write(folder.join(CERTIFICATE), "").unwrap(),
+            |folder| fs::write(folder.join(CERTIFICATE), "").unwrap(),
             "`DIR/ca.pem` is not a certificate; restore it, or make a new authority: outgate ca rotate",
         ),
         (
@@ -106,7 +106,7 @@ fn what_cannot_be_the_authority_stops_the_program_with_its_cure() {
             |folder| {
                 let other = tempfile::tempdir().unwrap();
                 Authority::open(other.path(), now()).unwrap();
-                std::fs::copy(other.path().join(KEY), folder.join(KEY)).unwrap();
+                fs::copy(other.path().join(KEY), folder.join(KEY)).unwrap();
             },
             "`DIR/ca.pem` does not belong to `ca.key`; restore it, or make a new authority: outgate ca rotate",
         ),
@@ -114,8 +114,8 @@ fn what_cannot_be_the_authority_stops_the_program_with_its_cure() {
             "a leaf",
             |folder| {
                 let leaf = rcgen::generate_simple_self_signed(vec!["leaf.test".to_owned()]).unwrap();
-                std::fs::write(folder.join(KEY), leaf.signing_key.serialize_pem()).unwrap();
-                std::fs::write(folder.join(CERTIFICATE), leaf.cert.pem()).unwrap();
+                fs::write(folder.join(KEY), leaf.signing_key.serialize_pem()).unwrap();
+                fs::write(folder.join(CERTIFICATE), leaf.cert.pem()).unwrap();
             },
             "`DIR/ca.pem` is not the certificate of an authority; restore it, or make a new authority: outgate ca rotate",
         ),
@@ -148,8 +148,8 @@ fn rotation_keeps_the_old_certificate_and_mends_a_broken_pair() {
     let new = Authority::rotate(folder.path(), now()).unwrap();
     assert_ne!(old.pem(), new.pem());
     assert_eq!(opened(folder.path()).unwrap().pem(), new.pem());
-    assert_eq!(std::fs::read_to_string(folder.path().join(OLD_CERTIFICATE)).unwrap(), old.pem());
-    std::fs::remove_file(folder.path().join(KEY)).unwrap();
+    assert_eq!(fs::read_to_string(folder.path().join(OLD_CERTIFICATE)).unwrap(), old.pem());
+    fs::remove_file(folder.path().join(KEY)).unwrap();
     Authority::rotate(folder.path(), now()).unwrap();
     assert!(opened(folder.path()).is_ok());
 }
@@ -172,7 +172,7 @@ fn the_bundle_holds_ours_once_and_the_others() {
     let other = rcgen::generate_simple_self_signed(vec!["root.test".to_owned()]).unwrap();
     let others = [other.cert.der().clone(), authority.certificate.clone()];
     let path = authority.write_bundle(folder.path(), &others).unwrap();
-    let bundle = std::fs::read(path).unwrap();
+    let bundle = fs::read(path).unwrap();
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bundle).collect();
     assert_eq!(read.unwrap(), [authority.certificate.clone(), other.cert.der().clone()]);
 }
