@@ -76,9 +76,7 @@ fn what_cannot_be_the_authority_stops_the_program_with_its_cure() {
         ),
         (
             "a certificate that others may replace",
-            |folder| {
-                fs::set_permissions(folder.join(CERTIFICATE), PermissionsExt::from_mode(0o666)).unwrap()
-            },
+            |folder| fs::set_permissions(folder.join(CERTIFICATE), PermissionsExt::from_mode(0o666)).unwrap(),
             "`DIR/ca.pem` may be written by others (mode 0666); run: chmod go-w DIR/ca.pem",
         ),
         (
