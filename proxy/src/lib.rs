@@ -1,5 +1,6 @@
 //! Outgate's IO: the gateway that serves, and the commands people use it with.
 
+pub mod cli;
 pub mod config;
 pub mod folder;
 pub mod metrics;

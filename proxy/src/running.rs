@@ -42,10 +42,27 @@ impl Running {
     /// # Errors
     /// Files that cannot be read, and a note that is not one.
     pub fn find(data_dir: &Path) -> io::Result<Option<Running>> {
-        if !is_claimed(data_dir)? {
+        if !Running::is_claimed(data_dir)? {
             return Ok(None);
         }
         Running::read(data_dir)
+    }
+
+    /// Whether a gateway lives on a data folder, ready or not.
+    ///
+    /// # Errors
+    /// A lock file that cannot be opened.
+    pub fn is_claimed(data_dir: &Path) -> io::Result<bool> {
+        let lock = match File::open(data_dir.join(LOCK)) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// The note in a data folder, whether or not the gateway that wrote it still lives.
@@ -68,19 +85,6 @@ impl Running {
     /// The address of console and API.
     pub fn admin_url(&self) -> String {
         format!("http://{}", self.admin)
-    }
-}
-
-fn is_claimed(data_dir: &Path) -> io::Result<bool> {
-    let lock = match File::open(data_dir.join(LOCK)) {
-        Ok(lock) => lock,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    match lock.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

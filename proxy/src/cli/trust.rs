@@ -1,0 +1,35 @@
+//! The two certificate files that programs are pointed at.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use super::Failure;
+use crate::config::Config;
+use crate::folder;
+use crate::tls::Authority;
+use crate::tls::upstream::trusted_roots;
+
+/// Absolute paths: programs read them from wherever they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Trust {
+    /// The authority's certificate alone.
+    pub(crate) certificate: PathBuf,
+    /// The system's roots and the authority's certificate.
+    pub(crate) bundle: PathBuf,
+}
+
+impl Trust {
+    /// The files of a data folder, made where they are missing; the bundle is written anew, since the system's
+    /// roots change.
+    ///
+    /// # Errors
+    /// A folder or an authority that is not fit for use.
+    pub(crate) fn prepare(config: &Config) -> Result<Trust, Failure> {
+        let folder = std::path::absolute(&config.data_dir).map_err(Failure::failed)?;
+        folder::prepare(&folder).map_err(Failure::failed)?;
+        let authority = Authority::open(&folder, SystemTime::now()).map_err(Failure::failed)?;
+        let roots = trusted_roots(&config.upstream.ca_files).map_err(Failure::failed)?;
+        let bundle = authority.write_bundle(&folder, &roots).map_err(Failure::failed)?;
+        Ok(Trust { certificate: folder.join("ca.pem"), bundle })
+    }
+}
