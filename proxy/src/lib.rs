@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod folder;
+pub mod logging;
 pub mod metrics;
 pub mod running;
 pub mod tls;

@@ -168,3 +168,54 @@ fn no_text_of_a_client_makes_a_series() {
     }
     assert_eq!(metrics.render().lines().count(), before);
 }
+
+#[test]
+fn dashboards_show_series_that_exist_with_labels_they_have() {
+    let mut files = Vec::new();
+    collect(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboards")), &mut files);
+    let mut shown = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (at, _) in text.match_indices("outgate_") {
+            let rest = &text[at..];
+            let name =
+                &rest[..rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len())];
+            let series = ["", "_bucket", "_sum", "_count"]
+                .iter()
+                .filter_map(|suffix| name.strip_suffix(suffix))
+                .find_map(|name| SERIES.iter().find(|(known, _)| *known == name));
+            let (_, labels) = series.unwrap_or_else(|| panic!("{} shows `{name}`", file.display()));
+            let selector = rest[name.len()..].strip_prefix('{').and_then(|rest| rest.split('}').next());
+            for matcher in selector.into_iter().flat_map(|selector| selector.split(',')) {
+                let label = matcher.split(['=', '!']).next().unwrap_or_default().trim();
+                assert!(labels.contains(&label), "{} selects `{label}` of `{name}`", file.display());
+            }
+            shown += 1;
+        }
+    }
+    assert!(shown >= 20, "only {shown} series are shown");
+}
+
+#[test]
+fn the_overview_shows_every_series_and_is_whole() {
+    let text = include_str!("../../../dashboards/grafana/overview.json");
+    let board: serde_json::Value = serde_json::from_str(text).unwrap();
+    for (name, _) in SERIES {
+        assert!(text.contains(name), "`{name}` is on no panel");
+    }
+    let panels = board["panels"].as_array().unwrap();
+    let ids: std::collections::HashSet<_> =
+        panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "every panel has an id of its own");
+    for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+        assert!(!panel["targets"].as_array().unwrap().is_empty(), "{}", panel["title"]);
+        assert!(panel["description"].is_string(), "{}", panel["title"]);
+    }
+}
+
+fn collect(folder: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { collect(&path, files) } else { files.push(path) }
+    }
+}

@@ -45,10 +45,10 @@ fn a_leaf_is_short_lived_for_servers_and_for_its_host_alone() {
         match (&names[..], host.ip()) {
             ([GeneralName::DNSName(found)], None) => assert_eq!(*found, host.as_str()),
             ([GeneralName::IPAddress(found)], Some(IpAddr::V4(address))) => {
-                assert_eq!(*found, address.octets())
+                assert_eq!(*found, address.octets());
             }
             ([GeneralName::IPAddress(found)], Some(IpAddr::V6(address))) => {
-                assert_eq!(*found, address.octets())
+                assert_eq!(*found, address.octets());
             }
             other => panic!("{name}: {other:?}"),
         }
