@@ -7,6 +7,7 @@
 pub mod address;
 pub mod chain;
 pub mod event;
+pub mod catalogue;
 pub mod identity;
 pub mod path;
 pub mod record;
