@@ -5,9 +5,9 @@
 //! [`address`] (what may be dialled), [`record`] (what is kept of it).
 
 pub mod address;
+pub mod catalogue;
 pub mod chain;
 pub mod event;
-pub mod catalogue;
 pub mod identity;
 pub mod path;
 pub mod record;
