@@ -1,0 +1,142 @@
+//! One connection that speaks HTTP: the client's own, or what was found inside a tunnel.
+//!
+//! hyper parses; what it answers by itself (400, 414, 431) leaves a row here, since no handler is called for it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use policy::target::Target;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::accept::{Place, Stream};
+use crate::body::ReplyBody;
+use crate::exchange;
+use crate::gateway::Gateway;
+use crate::identify::Client;
+use crate::reply::{Malformed, Refusal};
+use crate::tunnel;
+use policy::verdict::Reason;
+
+/// Streams that one HTTP/2 connection may have open.
+const H2_STREAMS: u32 = 256;
+/// Streams a peer may have reset while we still owe them work, before the connection is closed (CVE-2023-44487).
+const H2_PENDING_RESETS: usize = 64;
+/// Room for a request head in front of hyper's own limit, so that ours is the one that speaks.
+const HEAD_ROOM: usize = 16 * 1024;
+
+/// What every request of one connection shares.
+#[derive(Clone)]
+pub struct Scope {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// The tunnel the connection runs in, `None` on the proxy port itself.
+    pub tunnel: Option<Tunnel>,
+    /// The connection's place among those that may be open.
+    pub place: Place,
+}
+
+/// The tunnel a connection runs in.
+#[derive(Clone)]
+pub struct Tunnel {
+    /// Who opened it.
+    pub client: Client,
+    /// Where it leads.
+    pub target: Target,
+    /// Holds the agent's place.
+    pub slot: crate::gateway::Slot,
+}
+
+/// Serves a client's connection to its end.
+pub async fn serve(gateway: Arc<Gateway>, stream: Stream, place: Place) {
+    let scope = Scope { gateway, tunnel: None, place };
+    serve_http1(scope, stream).await;
+}
+
+/// Serves HTTP/1.1 on a stream: the proxy port, a decrypted tunnel, or clear HTTP in a tunnel.
+pub async fn serve_http1<S>(scope: Scope, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &scope.gateway.config.limits;
+    let handler = scope.clone();
+    let service = service_fn(move |request| answer(handler.clone(), request));
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(limits.headers + 1)
+        .max_buf_size(limits.header_bytes as usize + HEAD_ROOM)
+        .half_close(true);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = scope.gateway.draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        record_parse_error(&scope, &error).await;
+    }
+}
+
+/// Serves HTTP/2 on a decrypted tunnel.
+pub async fn serve_http2<S>(scope: Scope, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &scope.gateway.config.limits;
+    let handler = scope.clone();
+    let service = service_fn(move |request| answer(handler.clone(), request));
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+        .max_header_list_size(limits.header_bytes as u32 + HEAD_ROOM as u32)
+        .adaptive_window(true)
+        .keep_alive_interval(limits.keepalive_timeout / 4)
+        .keep_alive_timeout(limits.header_timeout);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = scope.gateway.draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+async fn answer(scope: Scope, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
+    let response = if scope.tunnel.is_none() && request.method() == Method::CONNECT {
+        tunnel::open(&scope, request).await
+    } else {
+        exchange::exchange(&scope, request).await
+    };
+    Ok(response)
+}
+
+/// hyper refused a head without calling anyone: that too is a request the gateway answered.
+async fn record_parse_error(scope: &Scope, error: &hyper::Error) {
+    if !error.is_parse() {
+        return;
+    }
+    let text = error.to_string();
+    let (malformed, what) = if error.is_parse_too_large() && text.contains("URI") {
+        (Malformed::Url, "its URL is too long")
+    } else if error.is_parse_too_large() {
+        (Malformed::Header, "its header section is too large")
+    } else if error.is_parse_version_h2() {
+        (Malformed::Syntax, "it is HTTP/2 without TLS")
+    } else {
+        (Malformed::Syntax, "its head is not HTTP/1.1")
+    };
+    let refusal = Refusal { malformed, ..Refusal::plain(Reason::MalformedRequest, what) };
+    exchange::record_unparsed(scope, &refusal).await;
+}

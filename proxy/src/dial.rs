@@ -1,0 +1,309 @@
+//! The only place that opens a connection upstream: resolve once, judge every address, connect to a judged one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use policy::address::{AddressClass, AddressRules};
+use policy::target::{Scheme, Target};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::resolve::{ResolveError, Resolver};
+
+/// A second address is tried when the first has not answered within this time (RFC 8305, section 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The longest answer a parent proxy may give to a CONNECT, in bytes.
+const PARENT_HEAD_LIMIT: usize = 16 * 1024;
+
+/// Opens connections upstream.
+pub struct Dialer {
+    /// Names to addresses.
+    pub resolver: Resolver,
+    /// The gateway's own listeners, which are never dialled.
+    pub own: Vec<SocketAddr>,
+    /// From the lookup to the end of the handshake.
+    pub timeout: Duration,
+    /// A proxy that connections go through instead.
+    pub parent: Option<Parent>,
+}
+
+/// A parent proxy.
+#[derive(Clone)]
+pub struct Parent {
+    /// Host of the parent, as configured.
+    pub host: String,
+    /// Port of the parent.
+    pub port: u16,
+    /// Value of `proxy-authorization`, where the parent wants credentials.
+    pub authorization: Option<String>,
+}
+
+impl Parent {
+    /// The credentials header for a user and password.
+    pub fn basic(user: &str, password: &str) -> String {
+        format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+    }
+}
+
+/// A connection and where it leads.
+pub struct Dialled<S> {
+    /// The stream.
+    pub stream: S,
+    /// The address that was judged and dialled; of the parent proxy where there is one.
+    pub address: SocketAddr,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// One of the name's addresses may not be dialled.
+    #[error("{address} is {class}")]
+    Forbidden {
+        /// The address.
+        address: IpAddr,
+        /// What it is.
+        class: AddressClass,
+    },
+    /// The address is one of the gateway's own.
+    #[error("{0} is this gateway itself")]
+    Own(SocketAddr),
+    /// The name has no addresses.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// Nothing accepted the connection.
+    #[error("no connection: {0}")]
+    Connect(std::io::Error),
+    /// The parent proxy said no.
+    #[error("the parent proxy answered {0}")]
+    Parent(String),
+    /// The handshake failed: certificate, name or protocol.
+    #[error("tls: {0}")]
+    Tls(std::io::Error),
+    /// It took too long.
+    #[error("timed out")]
+    Timeout,
+}
+
+impl Dialer {
+    /// Connects to `target` over TCP.
+    ///
+    /// # Errors
+    /// As [`DialError`] says; nothing is connected where any address of the name is forbidden.
+    pub async fn tcp(&self, target: &Target, rules: &AddressRules) -> Result<Dialled<TcpStream>, DialError> {
+        tokio::time::timeout(self.timeout, self.tcp_unlimited(target, rules))
+            .await
+            .unwrap_or(Err(DialError::Timeout))
+    }
+
+    /// Connects to `target` and shakes hands, offering the protocols of `tls`.
+    ///
+    /// # Errors
+    /// As [`Dialer::tcp`], and where the certificate does not hold.
+    pub async fn tls(
+        &self,
+        target: &Target,
+        rules: &AddressRules,
+        tls: &Arc<ClientConfig>,
+    ) -> Result<Dialled<TlsStream<TcpStream>>, DialError> {
+        let deadline = Instant::now() + self.timeout;
+        let tcp = self.tcp(target, rules).await?;
+        let handshake = TlsConnector::from(Arc::clone(tls)).connect(server_name(target), tcp.stream);
+        match tokio::time::timeout_at(deadline.into(), handshake).await {
+            Err(_) => Err(DialError::Timeout),
+            Ok(Err(error)) => Err(DialError::Tls(error)),
+            Ok(Ok(stream)) => Ok(Dialled { stream, address: tcp.address }),
+        }
+    }
+
+    async fn tcp_unlimited(
+        &self,
+        target: &Target,
+        rules: &AddressRules,
+    ) -> Result<Dialled<TcpStream>, DialError> {
+        if let Some(parent) = &self.parent {
+            // The parent resolves the name; a literal can still be judged here.
+            if let Some(ip) = target.host.ip() {
+                self.judge(&[ip], target.port, rules)?;
+            }
+            return dial_parent(parent, &self.resolver, target).await;
+        }
+        let addresses = match target.host.ip() {
+            Some(ip) => vec![ip],
+            None => self.resolver.resolve(target.host.as_str()).await?,
+        };
+        let judged = self.judge(&addresses, target.port, rules)?;
+        let (stream, address) = connect_first(judged).await.map_err(DialError::Connect)?;
+        Ok(Dialled { stream, address })
+    }
+
+    /// All addresses of an answer are judged: a name that also points inside is not dialled at all, since which
+    /// of its addresses answers first would be up to whoever wrote the zone.
+    fn judge(
+        &self,
+        addresses: &[IpAddr],
+        port: u16,
+        rules: &AddressRules,
+    ) -> Result<Vec<SocketAddr>, DialError> {
+        for &address in addresses {
+            let own = SocketAddr::new(address.to_canonical(), port);
+            if self.own.iter().any(|listener| same_listener(*listener, own)) {
+                return Err(DialError::Own(own));
+            }
+            rules.judge(address, port).map_err(|class| DialError::Forbidden { address, class })?;
+        }
+        Ok(addresses.iter().map(|address| SocketAddr::new(*address, port)).collect())
+    }
+}
+
+/// A listener on the unspecified address listens on every local one, which for this purpose is all loopback.
+fn same_listener(listener: SocketAddr, dialled: SocketAddr) -> bool {
+    let local = dialled.ip().is_loopback() || dialled.ip().is_unspecified();
+    listener.port() == dialled.port()
+        && (listener.ip().to_canonical() == dialled.ip() || (listener.ip().is_unspecified() && local))
+}
+
+fn server_name(target: &Target) -> ServerName<'static> {
+    match target.host.ip() {
+        Some(ip) => ServerName::IpAddress(ip.into()),
+        None => ServerName::try_from(target.host.as_str().to_owned())
+            // A name that this grammar takes and the certificate grammar does not can match no certificate.
+            .unwrap_or_else(|_| ServerName::IpAddress(IpAddr::from([0, 0, 0, 0]).into())),
+    }
+}
+
+/// Connects to the first address that accepts, starting the next whenever one fails or is slow.
+async fn connect_first(addresses: Vec<SocketAddr>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    let mut waiting = interleave(addresses).into_iter();
+    let mut attempts = JoinSet::new();
+    let mut last_error = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    loop {
+        match waiting.next() {
+            Some(address) => {
+                attempts.spawn(async move { (TcpStream::connect(address).await, address) });
+            }
+            None if attempts.is_empty() => return Err(last_error),
+            None => {}
+        }
+        let more = waiting.len() > 0;
+        let next = async {
+            if more {
+                tokio::time::timeout(ATTEMPT_DELAY, attempts.join_next()).await.unwrap_or(None)
+            } else {
+                attempts.join_next().await
+            }
+        };
+        match next.await {
+            Some(Ok((Ok(stream), address))) => {
+                stream.set_nodelay(true)?;
+                return Ok((stream, address));
+            }
+            Some(Ok((Err(error), _))) => last_error = error,
+            Some(Err(join)) => last_error = std::io::Error::other(join),
+            None => {}
+        }
+    }
+}
+
+/// Alternates families, beginning with the first one's, so that one broken family costs one delay only.
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let mut second = second.into_iter();
+    let mut mixed = Vec::new();
+    for address in first {
+        mixed.push(address);
+        mixed.extend(second.next());
+    }
+    mixed.extend(second);
+    mixed
+}
+
+/// Asks a parent proxy for a tunnel. The operator named the parent, so its own address is not judged.
+async fn dial_parent(
+    parent: &Parent,
+    resolver: &Resolver,
+    target: &Target,
+) -> Result<Dialled<TcpStream>, DialError> {
+    let addresses = match parent.host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(ip) => vec![ip],
+        Err(_) => resolver.resolve(&parent.host).await?,
+    };
+    let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, parent.port)).collect();
+    let (mut stream, address) = connect_first(addresses).await.map_err(DialError::Connect)?;
+    let authority = format!("{}:{}", target.host, target.port);
+    let mut head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
+    if let Some(value) = &parent.authorization {
+        head.push_str("Proxy-Authorization: ");
+        head.push_str(value);
+        head.push_str("\r\n");
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes()).await.map_err(DialError::Connect)?;
+    let status = read_parent_status(&mut stream).await.map_err(DialError::Connect)?;
+    match status.split(' ').nth(1) {
+        Some(code) if code.len() == 3 && code.starts_with('2') => Ok(Dialled { stream, address }),
+        _ => Err(DialError::Parent(status.chars().filter(char::is_ascii_graphic).take(40).collect())),
+    }
+}
+
+/// Reads the head byte by byte: what follows belongs to the tunnel and must stay in the socket.
+async fn read_parent_status(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut head = Vec::with_capacity(256);
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= PARENT_HEAD_LIMIT {
+            return Err(std::io::Error::other("the parent proxy's answer is too long"));
+        }
+        head.push(stream.read_u8().await?);
+    }
+    let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(line).into_owned())
+}
+
+/// Whether a target is spoken to over TLS.
+pub fn is_tls(target: &Target) -> bool {
+    target.scheme == Scheme::Https
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| panic!("`{text}` is an address"))
+    }
+
+    #[test]
+    fn families_alternate() {
+        let mixed = interleave(vec![
+            address("192.0.2.1:1"),
+            address("192.0.2.2:1"),
+            address("[2001:db8::1]:1"),
+            address("192.0.2.3:1"),
+        ]);
+        let text: Vec<String> = mixed.iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1", "192.0.2.3:1"]);
+    }
+
+    #[test]
+    fn own_listeners_are_known_by_every_local_spelling() {
+        for (listener, dialled, own) in [
+            ("127.0.0.1:4480", "127.0.0.1:4480", true),
+            ("127.0.0.1:4480", "127.0.0.1:4481", false),
+            ("127.0.0.1:4480", "127.0.0.2:4480", false),
+            ("0.0.0.0:4480", "127.0.0.2:4480", true),
+            ("0.0.0.0:4480", "192.0.2.1:4480", false),
+            ("[::]:4480", "127.0.0.1:4480", true),
+        ] {
+            assert_eq!(same_listener(address(listener), address(dialled)), own, "{listener} {dialled}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The head of a request, read into one meaning or refused: every authority equal, every length single.
+//!
+//! hyper delivers much that two servers would read in two ways (two `Host` headers, an absolute form that
+//! contradicts `Host`, `Transfer-Encoding: gzip, chunked`, names with underscores); all of it ends here.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::{Method, Version};
+use policy::path::RequestPath;
+use policy::request::Kind;
+use policy::target::{Scheme, Target};
+use policy::verdict::Reason;
+
+use crate::config::Limits;
+use crate::reply::{Malformed, Refusal};
+
+/// Headers by which some frameworks take another method than the request line's.
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+/// Spellings that servers which map `_` to `-` would take for framing.
+const FRAMING_LOOKALIKES: [&str; 2] = ["content_length", "transfer_encoding"];
+
+/// What a head says, once.
+#[derive(Debug)]
+pub struct Head {
+    /// Request or WebSocket.
+    pub kind: Kind,
+    /// Where it goes.
+    pub target: Target,
+    /// The canonical path.
+    pub path: RequestPath,
+    /// Methods it asks for: its own first, then those that override headers ask for.
+    pub methods: Vec<String>,
+    /// Length of the body, where it is declared.
+    pub declared: Option<u64>,
+    /// Size of the head as sent by the client, in bytes.
+    pub bytes: u64,
+}
+
+/// A head that cannot be taken, and the destination as far as it could be read.
+#[derive(Debug)]
+pub struct BadHead {
+    /// What to answer.
+    pub refusal: Refusal,
+    /// Where it would have gone.
+    pub target: Option<Target>,
+}
+
+impl Head {
+    /// Reads a head. `tunnel` is the destination of the tunnel it came through, `None` on the proxy port itself.
+    ///
+    /// # Errors
+    /// `malformed_request` where it could be read in two ways, `authority_mismatch` where its authorities differ.
+    pub fn read(parts: &Parts, tunnel: Option<&Target>, limits: &Limits) -> Result<Head, Box<BadHead>> {
+        let target = match tunnel {
+            Some(tunnel) => tunnel.clone(),
+            None => absolute_target(parts)?,
+        };
+        let at = |refusal: Refusal| Box::new(BadHead { refusal, target: Some(target.clone()) });
+        check_sizes(parts, limits).map_err(at)?;
+        check_authorities(parts, &target).map_err(at)?;
+        let kind = check_framing(parts).map_err(at)?;
+        let declared = declared_length(&parts.headers).map_err(at)?;
+        let path = canonical_path(parts).map_err(at)?;
+        let methods = methods(parts, &path);
+        Ok(Head { kind, target, path, methods, declared, bytes: head_bytes(parts) })
+    }
+}
+
+fn malformed(what: impl Into<String>) -> Refusal {
+    Refusal::plain(Reason::MalformedRequest, what)
+}
+
+/// The destination of an absolute-form request (RFC 9112, section 3.2.2).
+fn absolute_target(parts: &Parts) -> Result<Target, Box<BadHead>> {
+    let bad = |what: String| Box::new(BadHead { refusal: malformed(what), target: None });
+    let Some(authority) = parts.uri.authority() else {
+        return Err(bad("this is a proxy: it takes `CONNECT host:port` or a request with an absolute `http://` URL".into()));
+    };
+    match parts.uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => {
+            return Err(bad("an `https://` URL cannot be sent in the clear; use `CONNECT host:443`".into()));
+        }
+        _ => return Err(bad("only `http://` URLs and CONNECT are taken".into())),
+    }
+    Target::from_authority(Scheme::Http, authority.as_str().as_bytes()).map_err(|error| bad(error.to_string()))
+}
+
+fn check_sizes(parts: &Parts, limits: &Limits) -> Result<(), Refusal> {
+    let url = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if url as u64 > limits.url_bytes {
+        let what = format!("its URL is longer than {} bytes", limits.url_bytes);
+        return Err(Refusal { malformed: Malformed::Url, ..malformed(what) });
+    }
+    let too_many = parts.headers.len() > limits.headers;
+    if too_many || head_bytes(parts) > limits.header_bytes {
+        let what = format!(
+            "its header section is over {} fields or {} bytes",
+            limits.headers, limits.header_bytes
+        );
+        return Err(Refusal { malformed: Malformed::Header, ..malformed(what) });
+    }
+    Ok(())
+}
+
+/// Every authority a request names must be the one destination: URL, `:authority` and `Host`.
+fn check_authorities(parts: &Parts, target: &Target) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT {
+        return Err(malformed("CONNECT is not taken here"));
+    }
+    let mut named = false;
+    if let Some(authority) = parts.uri.authority() {
+        if let Some(scheme) = parts.uri.scheme_str() {
+            if scheme != target.scheme.as_str() {
+                return Err(mismatch(target));
+            }
+        }
+        same_authority(authority.as_str().as_bytes(), target)?;
+        named = true;
+    }
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    if let Some(host) = hosts.next() {
+        if hosts.next().is_some() {
+            return Err(malformed("it has more than one `host` header"));
+        }
+        same_authority(host.as_bytes(), target)?;
+        named = true;
+    } else if parts.version == Version::HTTP_11 {
+        return Err(malformed("it has no `host` header"));
+    }
+    if named { Ok(()) } else { Err(malformed("it names no host")) }
+}
+
+fn same_authority(authority: &[u8], target: &Target) -> Result<(), Refusal> {
+    match Target::from_authority(target.scheme, authority) {
+        Ok(named) if named == *target => Ok(()),
+        Ok(_) => Err(mismatch(target)),
+        Err(error) => Err(malformed(error.to_string())),
+    }
+}
+
+fn mismatch(target: &Target) -> Refusal {
+    let what = format!("it names another host than {target}, the destination of this connection");
+    Refusal::plain(Reason::AuthorityMismatch, what)
+}
+
+fn check_framing(parts: &Parts) -> Result<Kind, Refusal> {
+    let headers = &parts.headers;
+    if parts.method == Method::TRACE {
+        return Err(malformed("TRACE is not taken: it would echo credentials"));
+    }
+    if FRAMING_LOOKALIKES.iter().any(|name| headers.contains_key(*name)) {
+        return Err(malformed("it has a header that some servers read as a length"));
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        if !chunked || parts.version != Version::HTTP_11 {
+            return Err(malformed("its `transfer-encoding` is not `chunked` alone on HTTP/1.1"));
+        }
+    }
+    if headers.get_all(EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(malformed("its `expect` is not `100-continue`"));
+    }
+    if !asks_for_websocket(parts) {
+        return Ok(Kind::Http);
+    }
+    let has_body = headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
+    if has_body || parts.method != Method::GET {
+        return Err(malformed("a WebSocket begins with a GET without body"));
+    }
+    Ok(Kind::WebSocket)
+}
+
+/// Whether the client asks for a WebSocket (RFC 6455, section 4.1). Other upgrades are not passed on.
+fn asks_for_websocket(parts: &Parts) -> bool {
+    parts.version == Version::HTTP_11
+        && lists(&parts.headers, CONNECTION, b"upgrade")
+        && parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Whether a comma-separated header lists a token.
+fn lists(headers: &HeaderMap, name: HeaderName, token: &[u8]) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(None) };
+    let digits = length.as_bytes();
+    let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && lengths.next().is_none();
+    let value = plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten();
+    value.map(Some).ok_or_else(|| malformed("its `content-length` is not one plain number"))
+}
+
+fn canonical_path(parts: &Parts) -> Result<RequestPath, Refusal> {
+    let raw = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    RequestPath::parse(raw.as_bytes()).map_err(|error| malformed(error.to_string()))
+}
+
+/// The request's own method, and those that a framework behind the destination might take instead.
+fn methods(parts: &Parts, path: &RequestPath) -> Vec<String> {
+    let mut methods = vec![parts.method.as_str().to_owned()];
+    let mut add = |bytes: &[u8]| {
+        let method = String::from_utf8_lossy(bytes).trim().to_ascii_uppercase();
+        if !method.is_empty() && !methods.contains(&method) {
+            methods.push(method);
+        }
+    };
+    for name in METHOD_OVERRIDES {
+        parts.headers.get_all(name).iter().for_each(|value| add(value.as_bytes()));
+    }
+    let query = path.query().unwrap_or_default();
+    for value in query.split('&').filter_map(|pair| pair.strip_prefix("_method=")) {
+        add(value.as_bytes());
+    }
+    methods
+}
+
+/// Size of the head as HTTP/1.1 would write it: what counts as leaving, whatever the version on the wire.
+pub fn head_bytes(parts: &Parts) -> u64 {
+    let line = parts.method.as_str().len() + parts.uri.path_and_query().map_or(1, |p| p.as_str().len()) + 12;
+    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    (line + fields + 2) as u64
+}
+
+/// Takes out what belongs to the client's connection and not to the request (RFC 9110, section 7.6.1), and what
+/// belongs to Outgate. `te: trailers` stays: gRPC servers ask for it.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect();
+    let trailers = lists(headers, TE, b"trailers");
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [
+        "connection",
+        "proxy-connection",
+        "keep-alive",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+        "proxy-authorization",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}

@@ -1,0 +1,161 @@
+//! Tunnels that are not decrypted: decided by host, opened by SNI, counted byte by byte.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::Response;
+use hyper::upgrade::OnUpgrade;
+use policy::record::OutcomeKind;
+use policy::target::Host;
+use policy::verdict::{Permit, Reason};
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::accept::Stream;
+use crate::body::{Meter, ReplyBody};
+use crate::connection::{Scope, Tunnel};
+use crate::entry::Entry;
+use crate::exchange::{self, Subject};
+use crate::reply::Audience;
+use crate::rewind::Rewind;
+use crate::tunnel::{UNRECOGNIZED_NAME, raw};
+
+/// The longest ClientHello that is waited for, in bytes; larger ones are split over records by nobody honest.
+const HELLO_LIMIT: usize = 64 * 1024;
+/// Size of one relayed read.
+const BUFFER: usize = 16 * 1024;
+
+/// Answers a CONNECT to a passthrough destination: 200 only once its upstream is connected.
+pub async fn open(
+    scope: &Scope,
+    tunnel: Tunnel,
+    upgrade: OnUpgrade,
+    audience: Audience,
+    started: Instant,
+) -> Response<ReplyBody> {
+    let subject = Subject::connect(Some(tunnel.target.clone()), Some(tunnel.client.clone()));
+    let (permit, entry) = match exchange::permit_connect(scope, subject, audience, started).await {
+        Ok(granted) => granted,
+        Err(response) => return *response,
+    };
+    let policy = scope.gateway.policy();
+    let dialled = scope.gateway.dialer.tcp(permit.target(), policy.rules.addresses()).await;
+    let upstream = match dialled {
+        Ok(dialled) => {
+            entry.progress().upstream(dialled.address, Some(crate::entry::milliseconds(started)));
+            dialled.stream
+        }
+        Err(error) => return exchange::fail(entry, &exchange::dial_refusal(&error, permit.target()), audience),
+    };
+    entry.progress().status(200);
+    let scope = scope.clone();
+    let tasks = scope.gateway.tasks.clone();
+    tasks.spawn(async move {
+        let _slot = tunnel.slot.clone();
+        if let Some(stream) = raw(upgrade).await {
+            relay(&scope, &permit, entry, stream, upstream).await;
+        }
+    });
+    Response::new(ReplyBody::empty())
+}
+
+async fn relay(scope: &Scope, permit: &Permit, entry: Entry, mut client: Rewind<Stream>, upstream: TcpStream) {
+    let deadline = scope.gateway.config.limits.header_timeout;
+    let hello = tokio::time::timeout(deadline, read_hello(&mut client)).await;
+    let (hello, named) = match hello {
+        Ok(Some(read)) => read,
+        _ => {
+            entry.progress().stop(Reason::ProtocolRefused, "the tunnel does not begin with a TLS hello");
+            return entry.finish(OutcomeKind::Denied);
+        }
+    };
+    if named.as_ref() != Some(&permit.target().host) {
+        let _ = client.write_all(&UNRECOGNIZED_NAME).await;
+        let _ = client.shutdown().await;
+        entry.progress().stop(Reason::AuthorityMismatch, "the server name of its TLS hello is not the host of the CONNECT");
+        return entry.finish(OutcomeKind::Denied);
+    }
+    let meter = Meter::new(&scope.gateway, permit, entry.progress(), &entry);
+    let idle = scope.gateway.config.upstream.idle_timeout;
+    let kind = copy_both(Rewind::new(hello, client), upstream, meter, idle).await;
+    entry.finish(kind);
+}
+
+/// Reads up to the end of the ClientHello: the bytes, and the name it asks for.
+async fn read_hello(client: &mut Rewind<Stream>) -> Option<(Bytes, Option<Host>)> {
+    let mut seen = BytesMut::new();
+    let mut acceptor = Acceptor::default();
+    loop {
+        let from = seen.len();
+        if client.read_buf(&mut seen).await.ok()? == 0 || seen.len() > HELLO_LIMIT {
+            return None;
+        }
+        let mut fresh = &seen[from..];
+        while !fresh.is_empty() {
+            acceptor.read_tls(&mut fresh).ok()?;
+        }
+        if let Some(accepted) = acceptor.accept().ok()? {
+            let name = accepted.client_hello().server_name().and_then(|name| Host::parse(name.as_bytes()).ok());
+            return Some((seen.freeze(), name));
+        }
+    }
+}
+
+/// Relays both ways until both ends are done, the limit is met, or nothing has moved for `idle`.
+async fn copy_both(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    upstream: TcpStream,
+    mut meter: Meter,
+    idle: Duration,
+) -> OutcomeKind {
+    let progress = Arc::clone(meter.progress());
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let (mut upstream_read, mut upstream_write) = upstream.into_split();
+    let up = async {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = client_read.read(&mut buffer).await?;
+            if read == 0 {
+                return upstream_write.shutdown().await;
+            }
+            if !meter.release(read as u64, 0) {
+                return Err(std::io::Error::other("upload limit"));
+            }
+            upstream_write.write_all(&buffer[..read]).await?;
+        }
+    };
+    let down_progress = Arc::clone(&progress);
+    let down = async move {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = upstream_read.read(&mut buffer).await?;
+            if read == 0 {
+                return client_write.shutdown().await;
+            }
+            down_progress.received.fetch_add(read as u64, Ordering::Relaxed);
+            client_write.write_all(&buffer[..read]).await?;
+        }
+    };
+    let both = async { tokio::try_join!(up, down) };
+    let finished = tokio::select! {
+        finished = both => finished.is_ok(),
+        () = nothing_moves(&progress, idle) => true,
+    };
+    if finished || progress.stopped().is_some() { OutcomeKind::Completed } else { OutcomeKind::Abandoned }
+}
+
+/// Returns when the counters have stood still for `idle`.
+pub async fn nothing_moves(progress: &crate::entry::Progress, idle: Duration) {
+    let moved = || progress.sent.load(Ordering::Relaxed) + progress.received.load(Ordering::Relaxed);
+    loop {
+        let before = moved();
+        tokio::time::sleep(idle).await;
+        if moved() == before {
+            return;
+        }
+    }
+}
+
