@@ -69,7 +69,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(limits.headers + 1)
-        .max_buf_size(limits.header_bytes as usize + HEAD_ROOM)
+        .max_buf_size(limits.header_bytes + HEAD_ROOM)
         .half_close(true);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -98,7 +98,7 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(H2_STREAMS)
         .max_pending_accept_reset_streams(H2_PENDING_RESETS)
-        .max_header_list_size(limits.header_bytes as u32 + HEAD_ROOM as u32)
+        .max_header_list_size((limits.header_bytes + HEAD_ROOM) as u32)
         .adaptive_window(true)
         .keep_alive_interval(limits.keepalive_timeout / 4)
         .keep_alive_timeout(limits.header_timeout);

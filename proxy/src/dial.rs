@@ -4,8 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use policy::address::{AddressClass, AddressRules};
 use policy::target::{Scheme, Target};
 use rustls::ClientConfig;
@@ -16,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::config::ParentProxy;
 use crate::resolve::{ResolveError, Resolver};
 
 /// A second address is tried when the first has not answered within this time (RFC 8305, section 5).
@@ -32,25 +31,7 @@ pub struct Dialer {
     /// From the lookup to the end of the handshake.
     pub timeout: Duration,
     /// A proxy that connections go through instead.
-    pub parent: Option<Parent>,
-}
-
-/// A parent proxy.
-#[derive(Clone)]
-pub struct Parent {
-    /// Host of the parent, as configured.
-    pub host: String,
-    /// Port of the parent.
-    pub port: u16,
-    /// Value of `proxy-authorization`, where the parent wants credentials.
-    pub authorization: Option<String>,
-}
-
-impl Parent {
-    /// The credentials header for a user and password.
-    pub fn basic(user: &str, password: &str) -> String {
-        format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
-    }
+    pub parent: Option<ParentProxy>,
 }
 
 /// A connection and where it leads.
@@ -229,13 +210,13 @@ fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 /// Asks a parent proxy for a tunnel. The operator named the parent, so its own address is not judged.
 async fn dial_parent(
-    parent: &Parent,
+    parent: &ParentProxy,
     resolver: &Resolver,
     target: &Target,
 ) -> Result<Dialled<TcpStream>, DialError> {
-    let addresses = match parent.host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(ip) => vec![ip],
-        Err(_) => resolver.resolve(&parent.host).await?,
+    let addresses = match parent.host.ip() {
+        Some(ip) => vec![ip],
+        None => resolver.resolve(parent.host.as_str()).await?,
     };
     let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, parent.port)).collect();
     let (mut stream, address) = connect_first(addresses).await.map_err(DialError::Connect)?;

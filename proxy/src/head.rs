@@ -90,12 +90,12 @@ fn absolute_target(parts: &Parts) -> Result<Target, Box<BadHead>> {
 
 fn check_sizes(parts: &Parts, limits: &Limits) -> Result<(), Refusal> {
     let url = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
-    if url as u64 > limits.url_bytes {
+    if url > limits.url_bytes {
         let what = format!("its URL is longer than {} bytes", limits.url_bytes);
         return Err(Refusal { malformed: Malformed::Url, ..malformed(what) });
     }
     let too_many = parts.headers.len() > limits.headers;
-    if too_many || head_bytes(parts) > limits.header_bytes {
+    if too_many || head_bytes(parts) > limits.header_bytes as u64 {
         let what = format!(
             "its header section is over {} fields or {} bytes",
             limits.headers, limits.header_bytes

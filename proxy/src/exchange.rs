@@ -1,0 +1,618 @@
+//! One request from its head to its record: read, decide, record, send, relay.
+//!
+//! Every path a request can take (absolute form, HTTP/1.1 or HTTP/2 inside TLS, clear HTTP in a tunnel, WebSocket)
+//! comes through [`exchange`], and everything that was refused on the way to it through [`refuse`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use http::header::{ALT_SVC, CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use policy::record::{Decision, Finding, OutcomeKind};
+use policy::redact::Redacted;
+use policy::request::Kind;
+use policy::target::{Host, Target};
+use policy::verdict::{Action, Denial, Judgement, Permit, Reason, Verdict};
+use ulid::Ulid;
+
+use crate::body::{Download, ReplyBody, Upload};
+use crate::clock;
+use crate::connection::{Scope, Tunnel};
+use crate::dial::DialError;
+use crate::entry::{Entry, Progress, milliseconds};
+use crate::forward::{Offer, dial_error, upstream_uri};
+use crate::gateway::CurrentPolicy;
+use crate::head::{BadHead, Head, strip_hop_by_hop};
+use crate::identify::Client;
+use crate::inspect;
+use crate::reply::{Audience, OWN_HEADER_PREFIX, Refusal};
+use crate::resolve::ResolveError;
+use crate::websocket;
+
+/// What a record says a request was about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// What kind of exchange.
+    pub kind: Kind,
+    /// Where to, where that could be read.
+    pub target: Option<Target>,
+    /// Who, where that is known.
+    pub client: Option<Client>,
+    /// Method.
+    pub method: Option<String>,
+    /// Path and query as sent on.
+    pub path: Option<String>,
+    /// Version on the client's side.
+    pub version: Option<&'static str>,
+}
+
+impl Subject {
+    /// A tunnel, before anything in it was read.
+    pub fn connect(target: Option<Target>, client: Option<Client>) -> Subject {
+        Subject { kind: Kind::Connect, target, client, method: None, path: None, version: None }
+    }
+
+    fn of(parts: &Parts, target: Option<Target>, client: Option<Client>) -> Subject {
+        Subject {
+            kind: Kind::Http,
+            target,
+            client,
+            method: Some(parts.method.as_str().to_owned()),
+            path: parts.uri.path_and_query().map(|path| path.as_str().to_owned()),
+            version: Some(version(parts.version)),
+        }
+    }
+}
+
+/// Serves one request.
+pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response<ReplyBody> {
+    let started = Instant::now();
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (parts, body) = request.into_parts();
+    let audience = Audience::of(&parts.headers);
+    let client = match client_of(scope, &parts.headers) {
+        Ok(client) => client,
+        Err(refusal) => {
+            let target = Head::read(&parts, None, &scope.gateway.config.limits).ok().map(|head| head.target);
+            return refuse(scope, Subject::of(&parts, target, None), &refusal, audience, started).await;
+        }
+    };
+    let tunnel = scope.tunnel.as_ref().map(|tunnel| &tunnel.target);
+    let head = match Head::read(&parts, tunnel, &scope.gateway.config.limits) {
+        Ok(head) => head,
+        Err(bad) => {
+            let BadHead { refusal, target } = *bad;
+            return refuse(scope, Subject::of(&parts, target, Some(client)), &refusal, audience, started).await;
+        }
+    };
+    let policy = scope.gateway.policy();
+    let subject = Subject {
+        kind: head.kind,
+        path: Some(head.path.forwarded()),
+        ..Subject::of(&parts, Some(head.target.clone()), Some(client.clone()))
+    };
+    match decide(scope, &policy, &client, &head) {
+        Verdict::Allow(permit) => {
+            let request = Permitted { parts, body, head, permit, upgrade, audience, started };
+            send(scope, &policy, subject, request).await
+        }
+        Verdict::Ask(question) => {
+            let refusal = unattended(&question.judgement, &question.target);
+            let judgement = Judgement { action: Action::Deny, reason: refusal.reason, ..question.judgement };
+            refuse_judged(scope, &policy, subject, &judgement, &refusal, audience, started).await
+        }
+        Verdict::Deny(denial) => {
+            let refusal = denied(&denial, &head.target);
+            refuse_judged(scope, &policy, subject, &denial.judgement, &refusal, audience, started).await
+        }
+    }
+}
+
+/// Who asks: the tunnel's opener, or whoever this request's own credentials name.
+fn client_of(scope: &Scope, headers: &HeaderMap) -> Result<Client, Refusal> {
+    match &scope.tunnel {
+        Some(tunnel) => Ok(tunnel.client.clone()),
+        None => scope.gateway.identify(headers),
+    }
+}
+
+/// Decides for each method the request may be taken for; the strictest verdict counts.
+fn decide(scope: &Scope, policy: &CurrentPolicy, client: &Client, head: &Head) -> Verdict {
+    let upload = head.bytes + head.declared.unwrap_or(0);
+    let usage = scope.gateway.usage(&client.agent, &head.target.host);
+    let now = clock::now();
+    let one = |method: &str| {
+        let request = policy::request::Request {
+            agent: &client.agent,
+            kind: head.kind,
+            target: &head.target,
+            method,
+            path: Some(&head.path),
+            upload,
+        };
+        policy.rules.decide(&request, &usage, &scope.gateway.grants(), now)
+    };
+    let verdicts = head.methods.iter().map(|method| one(method));
+    verdicts.reduce(stricter).unwrap_or_else(|| one(""))
+}
+
+fn stricter(one: Verdict, other: Verdict) -> Verdict {
+    if action(&other) > action(&one) { other } else { one }
+}
+
+fn action(verdict: &Verdict) -> Action {
+    match verdict {
+        Verdict::Allow(_) => Action::Allow,
+        Verdict::Ask(_) => Action::Ask,
+        Verdict::Deny(_) => Action::Deny,
+    }
+}
+
+/// A request that may be sent, with everything sending it takes.
+struct Permitted {
+    parts: Parts,
+    body: Incoming,
+    head: Head,
+    permit: Permit,
+    upgrade: OnUpgrade,
+    audience: Audience,
+    started: Instant,
+}
+
+/// Records the decision, then sends the request and relays the response.
+async fn send(
+    scope: &Scope,
+    policy: &Arc<CurrentPolicy>,
+    subject: Subject,
+    mut request: Permitted,
+) -> Response<ReplyBody> {
+    let progress = Arc::new(Progress::default());
+    progress.timing(|timing| timing.decide = milliseconds(request.started));
+    let mut judgement = request.permit.judgement().clone();
+    judgement.findings.extend(inspect::shapes(&request.parts, &request.head, judgement.class));
+    let secrets = inspect::head(policy, &request.permit, &request.parts, &request.head);
+    judgement.findings.extend(secrets.findings);
+    if request.head.methods.len() > 1 {
+        judgement.findings.push(Finding::MethodOverride);
+    }
+    let decision = decision(policy, &subject, &judgement);
+    let entry = match Entry::commit(&scope.gateway, decision, Arc::clone(&progress), request.started).await {
+        Ok(entry) => entry,
+        Err(_) => return unrecorded(request.audience, &subject),
+    };
+    if let Some(place) = secrets.stops {
+        let what = format!("it holds a secret in its {place} that does not belong at {}", request.head.target.host);
+        return stop(entry, Refusal::plain(Reason::SecretFound, what), &request, &subject);
+    }
+    strip_hop_by_hop(&mut request.parts.headers);
+    if subject.kind == Kind::WebSocket {
+        return websocket::open(scope, policy, subject, entry, request_for_websocket(request)).await;
+    }
+    let offer = Offer::Any;
+    let upload = Upload::new(scope, policy, &request.permit, &request.parts, &request.head, request.body, &entry);
+    let outgoing = match outgoing(&request.parts, &request.head, upload) {
+        Ok(outgoing) => outgoing,
+        Err(error) => {
+            let refusal = Refusal::plain(Reason::MalformedRequest, error.to_string());
+            entry.progress().stop(refusal.reason, refusal.what.clone());
+            return answer_refusal(entry, &refusal, OutcomeKind::Denied, request.audience, false);
+        }
+    };
+    let response = forward(scope, policy, &request.permit, &entry, outgoing, offer).await;
+    relay(scope, entry, response, &request.permit, request.head.bytes, request.audience)
+}
+
+fn stop(entry: Entry, refusal: Refusal, request: &Permitted, subject: &Subject) -> Response<ReplyBody> {
+    let refusal = Refusal {
+        destination: subject.target.as_ref().map(ToString::to_string),
+        class: request.permit.judgement().class,
+        ..refusal
+    };
+    entry.progress().stop(refusal.reason, refusal.what.clone());
+    let close = request.head.kind == Kind::WebSocket;
+    answer_refusal(entry, &refusal, OutcomeKind::Denied, request.audience, close)
+}
+
+/// What [`websocket::open`] needs of a permitted request.
+pub struct WebSocketRequest {
+    /// Head without hop-by-hop fields.
+    pub parts: Parts,
+    /// What the head says.
+    pub head: Head,
+    /// Permission.
+    pub permit: Permit,
+    /// The client's side of the upgrade.
+    pub upgrade: OnUpgrade,
+    /// How a refusal is written.
+    pub audience: Audience,
+}
+
+fn request_for_websocket(request: Permitted) -> WebSocketRequest {
+    let Permitted { parts, head, permit, upgrade, audience, .. } = request;
+    WebSocketRequest { parts, head, permit, upgrade, audience }
+}
+
+/// The request as it leaves: canonical path, its own `Host`, nothing of the client's connection.
+pub fn outgoing(parts: &Parts, head: &Head, upload: Upload) -> Result<Request<Upload>, http::Error> {
+    let mut request = Request::new(upload);
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = upstream_uri(&head.target, &head.path.forwarded())?;
+    *request.headers_mut() = parts.headers.clone();
+    request.headers_mut().remove(HOST);
+    Ok(request)
+}
+
+/// Sends, with a deadline for the response head that begins anew whenever upload bytes move.
+pub async fn forward(
+    scope: &Scope,
+    policy: &CurrentPolicy,
+    permit: &Permit,
+    entry: &Entry,
+    request: Request<Upload>,
+    offer: Offer,
+) -> Result<Response<Incoming>, Failure> {
+    let progress = Arc::clone(entry.progress());
+    let connected = Arc::clone(&progress);
+    let sending = policy.forwarder.send(permit, request, offer, move |via| {
+        connected.upstream(via.address, via.take_connect_ms());
+    });
+    let timeout = scope.gateway.config.upstream.response_timeout;
+    let sent = tokio::select! {
+        sent = sending => sent,
+        () = crate::passthrough::nothing_moves(&progress, timeout) => return Err(Failure::Timeout),
+    };
+    progress.timing(|timing| timing.first_byte = Some(entry.milliseconds()));
+    sent.map_err(|error| match progress.stopped() {
+        Some(stop) => Failure::Stopped(stop.reason, stop.what),
+        None => Failure::of(&error, permit.target()),
+    })
+}
+
+/// Why there is no response.
+pub enum Failure {
+    /// The upload was stopped.
+    Stopped(Reason, String),
+    /// The dialler said so.
+    Refused(Refusal),
+    /// No response head in time.
+    Timeout,
+    /// The connection broke, or spoke no HTTP.
+    Broken,
+}
+
+impl Failure {
+    fn of(error: &hyper_util::client::legacy::Error, target: &Target) -> Failure {
+        match dial_error(error) {
+            Some(dial) => Failure::Refused(dial_refusal(dial, target)),
+            None => Failure::Broken,
+        }
+    }
+
+    fn refusal(self, target: &Target) -> Refusal {
+        let host = &target.host;
+        match self {
+            Failure::Stopped(reason, what) => Refusal::plain(reason, what),
+            Failure::Refused(refusal) => refusal,
+            Failure::Timeout => Refusal::plain(Reason::UpstreamTimeout, format!("{host} did not answer in time")),
+            Failure::Broken => {
+                Refusal::plain(Reason::UpstreamUnreachable, format!("{host} broke the connection off"))
+            }
+        }
+    }
+}
+
+/// A dialler's error in words for the client. Addresses inside are not told.
+pub fn dial_refusal(error: &DialError, target: &Target) -> Refusal {
+    let host = &target.host;
+    let (reason, what) = match error {
+        DialError::Forbidden { class, .. } => {
+            (Reason::AddressForbidden, format!("{host} leads to an address that may not be dialled ({class})"))
+        }
+        DialError::Own(_) => (Reason::AddressForbidden, format!("{host} leads back to this gateway")),
+        DialError::Resolve(ResolveError::NotFound) => {
+            (Reason::NameNotFound, format!("the name {host} does not resolve"))
+        }
+        DialError::Resolve(ResolveError::Timeout | ResolveError::Failed) => {
+            (Reason::NameNotFound, format!("no name server could say where {host} is"))
+        }
+        DialError::Connect(_) | DialError::Parent(_) => {
+            (Reason::UpstreamUnreachable, format!("{host} port {} accepts no connection", target.port))
+        }
+        DialError::Tls(_) => {
+            (Reason::UpstreamTlsFailed, format!("the TLS handshake with {host} failed: its certificate is not trusted or does not fit"))
+        }
+        DialError::Timeout => (Reason::UpstreamTimeout, format!("{host} did not accept a connection in time")),
+    };
+    Refusal::plain(reason, what)
+}
+
+/// The destination's response as the client gets it, or why there is none.
+pub fn relay(
+    scope: &Scope,
+    entry: Entry,
+    response: Result<Response<Incoming>, Failure>,
+    permit: &Permit,
+    head_bytes: u64,
+    audience: Audience,
+) -> Response<ReplyBody> {
+    let progress = Arc::clone(entry.progress());
+    if progress.connected() {
+        progress.sent.fetch_add(head_bytes, Ordering::Relaxed);
+    }
+    let response = match response {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(Failure::Broken),
+        other => other,
+    };
+    let (mut parts, body) = match response {
+        Ok(response) => response.into_parts(),
+        Err(failure) => {
+            let refusal = Refusal {
+                destination: Some(permit.target().to_string()),
+                class: permit.judgement().class,
+                ..failure.refusal(permit.target())
+            };
+            return fail(entry, &refusal, audience);
+        }
+    };
+    progress.status(parts.status.as_u16());
+    progress.received.fetch_add(response_head_bytes(&parts.headers), Ordering::Relaxed);
+    clean_response(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    let download = Download::new(scope, body, entry);
+    Response::from_parts(parts, ReplyBody::Download(download))
+}
+
+fn response_head_bytes(headers: &HeaderMap) -> u64 {
+    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    fields as u64 + 19
+}
+
+/// Takes out what an upstream may not say to the client: its connection's fields, ways around us, our own words.
+pub fn clean_response(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(ALT_SVC);
+    let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADER_PREFIX)).cloned().collect();
+    for name in own {
+        headers.remove(name);
+    }
+}
+
+/// Ends an exchange that has no response of its destination.
+pub fn fail(entry: Entry, refusal: &Refusal, audience: Audience) -> Response<ReplyBody> {
+    entry.progress().stop(refusal.reason, refusal.what.clone());
+    let failed = crate::entry::is_failure(refusal.reason);
+    let kind = if failed { OutcomeKind::Failed } else { OutcomeKind::Completed };
+    answer_refusal(entry, refusal, kind, audience, false)
+}
+
+fn answer_refusal(
+    entry: Entry,
+    refusal: &Refusal,
+    kind: OutcomeKind,
+    audience: Audience,
+    close: bool,
+) -> Response<ReplyBody> {
+    let response = refusal.response(entry.id(), audience, close);
+    entry.progress().status(response.status().as_u16());
+    entry.finish(kind);
+    response.map(ReplyBody::Full)
+}
+
+/// Decides a passthrough tunnel and commits the decision; otherwise the finished refusal.
+pub async fn permit_connect(
+    scope: &Scope,
+    subject: Subject,
+    audience: Audience,
+    started: Instant,
+) -> Result<(Permit, Entry), Box<Response<ReplyBody>>> {
+    let policy = scope.gateway.policy();
+    let (Some(client), Some(target)) = (subject.client.clone(), subject.target.clone()) else {
+        let refusal = Refusal::plain(Reason::MalformedRequest, "it names no host");
+        return Err(Box::new(refuse(scope, subject, &refusal, audience, started).await));
+    };
+    let usage = scope.gateway.usage(&client.agent, &target.host);
+    let request = policy::request::Request {
+        agent: &client.agent,
+        kind: Kind::Connect,
+        target: &target,
+        method: "",
+        path: None,
+        upload: 0,
+    };
+    let verdict = policy.rules.decide(&request, &usage, &scope.gateway.grants(), clock::now());
+    let (judgement, refusal) = match verdict {
+        Verdict::Allow(permit) => {
+            let decision = decision(&policy, &subject, permit.judgement());
+            let progress = Arc::new(Progress::default());
+            return match Entry::commit(&scope.gateway, decision, progress, started).await {
+                Ok(entry) => Ok((permit, entry)),
+                Err(_) => Err(Box::new(unrecorded(audience, &subject))),
+            };
+        }
+        Verdict::Ask(question) => {
+            let refusal = unattended(&question.judgement, &target);
+            (Judgement { action: Action::Deny, reason: refusal.reason, ..question.judgement }, refusal)
+        }
+        Verdict::Deny(denial) => {
+            let refusal = denied(&denial, &target);
+            (denial.judgement, refusal)
+        }
+    };
+    Err(Box::new(refuse_judged(scope, &policy, subject, &judgement, &refusal, audience, started).await))
+}
+
+/// Why no request to a tunnel's destination could be allowed, where that is certain already.
+pub fn unreachable(policy: &CurrentPolicy, tunnel: &Tunnel) -> Option<Refusal> {
+    policy.rules.reach(&tunnel.client.agent, &tunnel.target).err().map(|denial| denied(&denial, &tunnel.target))
+}
+
+/// Answers and records a request that was refused before it could be decided.
+pub async fn refuse(
+    scope: &Scope,
+    subject: Subject,
+    refusal: &Refusal,
+    audience: Audience,
+    started: Instant,
+) -> Response<ReplyBody> {
+    let close = closes(&subject, refusal);
+    let refusal = Refusal { destination: subject.target.as_ref().map(ToString::to_string), ..refusal.clone() };
+    match record_refusal(scope, subject.clone(), &refusal, started).await {
+        Some(entry) => answer_refusal(entry, &refusal, OutcomeKind::Denied, audience, close),
+        None => unrecorded(audience, &subject),
+    }
+}
+
+/// After a refused CONNECT or upgrade and after a framing error nothing more is read (RFC 9110, section 7.8;
+/// RFC 9112, section 9.6): what follows was meant for somebody else.
+fn closes(subject: &Subject, refusal: &Refusal) -> bool {
+    let framing = matches!(refusal.reason, Reason::MalformedRequest | Reason::AuthorityMismatch);
+    subject.version != Some("2") && (framing || subject.kind != Kind::Http)
+}
+
+/// Records a request that was refused before it could be decided; `None` where it cannot be recorded.
+pub async fn record_refusal(scope: &Scope, subject: Subject, refusal: &Refusal, started: Instant) -> Option<Entry> {
+    let policy = scope.gateway.policy();
+    let (class, service) = match &subject.target {
+        Some(target) => policy.rules.classify(&target.host, target.port),
+        None => (refusal.class, None),
+    };
+    let judgement = Judgement {
+        action: Action::Deny,
+        reason: refusal.reason,
+        class,
+        service,
+        rule: None,
+        mode: policy.rules.mode(),
+        would: None,
+        findings: Vec::new(),
+    };
+    let decision = decision(&policy, &subject, &judgement);
+    Entry::commit(&scope.gateway, decision, Arc::new(Progress::default()), started).await.ok()
+}
+
+/// Records a head that hyper refused by itself.
+pub async fn record_unparsed(scope: &Scope, refusal: &Refusal) {
+    let (target, client) = match &scope.tunnel {
+        Some(tunnel) => (Some(tunnel.target.clone()), Some(tunnel.client.clone())),
+        None => (None, None),
+    };
+    let subject = Subject { kind: Kind::Http, ..Subject::connect(target, client) };
+    if let Some(entry) = record_refusal(scope, subject, refusal, Instant::now()).await {
+        if let Some(status) = refusal.status() {
+            entry.progress().status(status.as_u16());
+        }
+        entry.finish(OutcomeKind::Denied);
+    }
+}
+
+async fn refuse_judged(
+    scope: &Scope,
+    policy: &CurrentPolicy,
+    subject: Subject,
+    judgement: &Judgement,
+    refusal: &Refusal,
+    audience: Audience,
+    started: Instant,
+) -> Response<ReplyBody> {
+    let decision = decision(policy, &subject, judgement);
+    let progress = Arc::new(Progress::default());
+    progress.timing(|timing| timing.decide = milliseconds(started));
+    match Entry::commit(&scope.gateway, decision, progress, started).await {
+        Ok(entry) => answer_refusal(entry, refusal, OutcomeKind::Denied, audience, closes(&subject, refusal)),
+        Err(_) => unrecorded(audience, &subject),
+    }
+}
+
+/// The answer where no row could be written: the one refusal that has none.
+fn unrecorded(audience: Audience, subject: &Subject) -> Response<ReplyBody> {
+    let refusal = Refusal {
+        destination: subject.target.as_ref().map(ToString::to_string),
+        ..Refusal::plain(Reason::AuditUnavailable, "the decision cannot be recorded")
+    };
+    refusal.response(Ulid::new(), audience, subject.kind != Kind::Http).map(ReplyBody::Full)
+}
+
+fn denied(denial: &Denial, target: &Target) -> Refusal {
+    let judgement = &denial.judgement;
+    let host = &target.host;
+    let rule = judgement.rule.as_deref().unwrap_or("the policy");
+    let what = match judgement.reason {
+        Reason::UnknownDestination => format!("{host} is not on the allowlist"),
+        Reason::DeniedByRule => format!("{host} is denied by {rule}"),
+        Reason::PortRefused => format!("{host} is allowed, but not on port {}", target.port),
+        Reason::UploadTooLarge => format!("it would send more to {host} at once than the policy allows"),
+        Reason::UploadWindowExceeded => format!("more was sent to {host} lately than the policy allows"),
+        _ => format!("{host} is a known {} that the policy does not allow", judgement.class.as_str()),
+    };
+    Refusal { allow_with: denial.allow_with.clone(), ..judged(judgement, target, what) }
+}
+
+fn unattended(judgement: &Judgement, target: &Target) -> Refusal {
+    let what = format!("{} needs a person's approval and nobody is there to give it", target.host);
+    let judgement = Judgement { reason: Reason::ApprovalUnattended, ..judgement.clone() };
+    judged(&judgement, target, what)
+}
+
+fn judged(judgement: &Judgement, target: &Target, what: String) -> Refusal {
+    Refusal {
+        destination: Some(target.to_string()),
+        class: judgement.class,
+        rule: judgement.rule.as_deref().map(str::to_owned),
+        ..Refusal::plain(judgement.reason, what)
+    }
+}
+
+fn decision(policy: &CurrentPolicy, subject: &Subject, judgement: &Judgement) -> Decision {
+    let redactor = &policy.redactor;
+    let target = subject.target.as_ref();
+    let host = |host: &Host| redactor.host(host.as_str());
+    Decision {
+        id: Ulid::new(),
+        time: clock::now(),
+        session: subject.client.as_ref().and_then(|client| client.session),
+        agent: subject.client.as_ref().map_or_else(policy::identity::AgentName::anonymous, |c| c.agent.clone()),
+        owner: subject.client.as_ref().and_then(|client| client.owner.clone()),
+        kind: subject.kind,
+        class: judgement.class,
+        service: judgement.service.clone(),
+        method: subject.method.as_deref().map(|method| redactor.text(method)),
+        scheme: target.map(|target| target.scheme),
+        host: target.map(|target| host(&target.host)),
+        port: target.map(|target| target.port),
+        domain: target.map(|target| redactor.host(policy.rules.domain(&target.host))),
+        path: subject.path.as_deref().map(|path| redactor.path(path)),
+        http_version: subject.version.map(Into::into),
+        action: judgement.action,
+        reason: judgement.reason,
+        would: judgement.would.map(|(action, _)| action),
+        would_reason: judgement.would.map(|(_, reason)| reason),
+        rule: judgement.rule.as_deref().map(|rule| redactor.text(rule)),
+        mode: judgement.mode,
+        policy: policy.rules.digest().into(),
+        findings: judgement.findings.clone(),
+    }
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    }
+}
+
+/// Puts back what a WebSocket handshake needs and [`strip_hop_by_hop`] took.
+pub fn ask_for_websocket(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.remove("sec-websocket-extensions");
+}
+
+/// The model a request names, for its record.
+pub fn named_model(policy: &CurrentPolicy, name: &str) -> Redacted {
+    policy.redactor.text(name)
+}
