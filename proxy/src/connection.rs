@@ -47,7 +47,7 @@ pub struct Tunnel {
     /// Where it leads.
     pub target: Target,
     /// Holds the agent's place.
-    pub slot: crate::gateway::Slot,
+    pub slot: crate::slots::Slot,
 }
 
 /// Serves a client's connection to its end.

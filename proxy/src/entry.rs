@@ -101,6 +101,11 @@ impl Progress {
         state.timing.connect = connect_ms;
     }
 
+    /// Whether a connection upstream was had.
+    pub fn connected(&self) -> bool {
+        self.lock().upstream.is_some()
+    }
+
     /// Changes the timing.
     pub fn timing(&self, change: impl FnOnce(&mut Timing)) {
         change(&mut self.lock().timing);
@@ -138,6 +143,21 @@ impl Entry {
     /// Counters and notes of this exchange.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
+    }
+
+    /// The agent the exchange belongs to, and the domain its uploads count for.
+    pub fn window(&self) -> (&policy::identity::AgentName, Option<&Redacted>) {
+        (&self.decision.agent, self.decision.domain.as_ref())
+    }
+
+    /// Class of the destination.
+    pub fn class(&self) -> policy::verdict::Class {
+        self.decision.class
+    }
+
+    /// Milliseconds since the exchange began.
+    pub fn milliseconds(&self) -> f64 {
+        milliseconds(self.started)
     }
 
     /// Closes the exchange.

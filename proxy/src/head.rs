@@ -221,6 +221,10 @@ fn methods(parts: &Parts, path: &RequestPath) -> Vec<String> {
     for value in query.split('&').filter_map(|pair| pair.strip_prefix("_method=")) {
         add(value.as_bytes());
     }
+    if query.split('&').any(|pair| pair == "service=git-receive-pack") {
+        // The advertisement that a push begins with: whoever may not push need not see it.
+        add(b"POST");
+    }
     methods
 }
 
@@ -260,5 +264,147 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn parts(method: &str, uri: &str, version: Version, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method).uri(uri).version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    fn read(parts: &Parts, tunnel: Option<&str>) -> Result<Head, Box<BadHead>> {
+        let tunnel = tunnel.map(|authority| Target::from_connect(authority.as_bytes()).expect("a target"));
+        Head::read(parts, tunnel.as_ref(), &Config::default().limits)
+    }
+
+    /// `Ok(destination)` or `Err(reason)` with what the client is told.
+    type Expected = Result<&'static str, (Reason, &'static str)>;
+
+    #[test]
+    fn on_the_proxy_port_the_url_is_the_destination() {
+        let (malformed, mismatch) = (Reason::MalformedRequest, Reason::AuthorityMismatch);
+        let table: &[(&str, &str, &[(&str, &str)], Expected)] = &[
+            ("GET", "http://a.test/x", &[("host", "a.test")], Ok("http://a.test:80")),
+            ("GET", "http://A.test./x", &[("host", "a.test:80")], Ok("http://a.test:80")),
+            ("GET", "http://evil.test/", &[("host", "a.test")], Err((mismatch, "another host"))),
+            ("GET", "http://a.test/", &[("host", "evil.test")], Err((mismatch, "another host"))),
+            ("GET", "http://a.test:81/", &[("host", "a.test")], Err((mismatch, "another host"))),
+            ("GET", "http://a.test/", &[("host", "a.test"), ("host", "b.test")], Err((malformed, "more than one"))),
+            ("GET", "http://a.test/", &[], Err((malformed, "no `host`"))),
+            ("GET", "http://a.test@evil.test/", &[("host", "evil.test")], Err((malformed, "user information"))),
+            ("GET", "ftp://a.test/", &[("host", "a.test")], Err((malformed, "only `http://`"))),
+            ("GET", "https://a.test/", &[("host", "a.test")], Err((malformed, "use `CONNECT"))),
+            ("GET", "/latest/meta-data", &[("host", "a.test")], Err((malformed, "this is a proxy"))),
+            ("OPTIONS", "*", &[("host", "a.test")], Err((malformed, "this is a proxy"))),
+            ("GET", "http://2130706433/", &[("host", "2130706433")], Err((malformed, "dotted quad"))),
+            ("TRACE", "http://a.test/", &[("host", "a.test")], Err((malformed, "TRACE"))),
+        ];
+        check(table, None);
+    }
+
+    #[test]
+    fn in_a_tunnel_the_tunnel_is_the_destination() {
+        let (malformed, mismatch) = (Reason::MalformedRequest, Reason::AuthorityMismatch);
+        let host = ("host", "a.test");
+        let table: &[(&str, &str, &[(&str, &str)], Expected)] = &[
+            ("GET", "/x", &[host], Ok("https://a.test:443")),
+            ("GET", "https://a.test/x", &[host], Ok("https://a.test:443")),
+            ("GET", "http://a.test/x", &[host], Err((mismatch, "another host"))),
+            ("GET", "/x", &[("host", "evil.test")], Err((mismatch, "another host"))),
+            ("CONNECT", "evil.test:443", &[("host", "evil.test:443")], Err((malformed, "CONNECT"))),
+            ("POST", "/", &[host, ("transfer-encoding", "gzip, chunked")], Err((malformed, "transfer-encoding"))),
+            ("POST", "/", &[host, ("content_length", "5")], Err((malformed, "read as a length"))),
+            ("POST", "/", &[host, ("content-length", "+5")], Err((malformed, "content-length"))),
+            ("POST", "/", &[host, ("content-length", "5"), ("content-length", "5")], Err((malformed, "content-length"))),
+            ("GET", "/", &[host, ("expect", "y 100-continue")], Err((malformed, "expect"))),
+            (
+                "GET",
+                "/",
+                &[host, ("connection", "Upgrade"), ("upgrade", "websocket"), ("content-length", "3")],
+                Err((malformed, "WebSocket")),
+            ),
+        ];
+        check(table, Some("a.test:443"));
+    }
+
+    fn check(table: &[(&str, &str, &[(&str, &str)], Expected)], tunnel: Option<&str>) {
+        for (method, uri, headers, expected) in table {
+            let sentence = format!("{method} {uri} {headers:?}");
+            match (read(&parts(method, uri, Version::HTTP_11, headers), tunnel), expected) {
+                (Ok(head), Ok(target)) => assert_eq!(head.target.to_string(), *target, "{sentence}"),
+                (Err(bad), Err((reason, part))) => {
+                    assert_eq!(bad.refusal.reason, *reason, "{sentence}");
+                    assert!(bad.refusal.what.contains(part), "{sentence}: {}", bad.refusal.what);
+                }
+                (got, _) => panic!("{sentence}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn http2_needs_one_authority_and_no_host_header() {
+        let good = parts("GET", "https://a.test/x", Version::HTTP_2, &[]);
+        assert!(read(&good, Some("a.test:443")).is_ok());
+        let other = parts("GET", "https://evil.test/x", Version::HTTP_2, &[]);
+        let bad = read(&other, Some("a.test:443")).expect_err("another authority");
+        assert_eq!(bad.refusal.reason, Reason::AuthorityMismatch);
+        let contradicts = parts("GET", "https://a.test/x", Version::HTTP_2, &[("host", "evil.test")]);
+        let bad = read(&contradicts, Some("a.test:443")).expect_err("two authorities");
+        assert_eq!(bad.refusal.reason, Reason::AuthorityMismatch);
+    }
+
+    #[test]
+    fn methods_that_a_framework_might_take_instead_are_judged_too() {
+        let overriding = parts(
+            "POST",
+            "/x?_method=put",
+            Version::HTTP_11,
+            &[("host", "a.test"), ("x-http-method-override", "DELETE")],
+        );
+        let head = read(&overriding, Some("a.test:443")).expect("a head");
+        assert_eq!(head.methods, ["POST", "DELETE", "PUT"]);
+    }
+
+    #[test]
+    fn sizes_have_limits_with_their_own_status() {
+        let long = format!("/{}", "a".repeat(9000));
+        let url = read(&parts("GET", &long, Version::HTTP_11, &[("host", "a.test")]), Some("a.test:443"));
+        assert_eq!(url.expect_err("too long").refusal.status().map(|s| s.as_u16()), Some(414));
+        let value = "v".repeat(70 * 1024);
+        let header = parts("GET", "/", Version::HTTP_11, &[("host", "a.test"), ("x-big", &value)]);
+        let header = read(&header, Some("a.test:443"));
+        assert_eq!(header.expect_err("too large").refusal.status().map(|s| s.as_u16()), Some(431));
+    }
+
+    #[test]
+    fn hop_by_hop_fields_go_and_trailers_stay_announced() {
+        let mut headers = parts(
+            "GET",
+            "/",
+            Version::HTTP_11,
+            &[
+                ("connection", "close, x-policy, authorization"),
+                ("x-policy", "1"),
+                ("authorization", "Bearer x"),
+                ("proxy-authorization", "Basic x"),
+                ("proxy-connection", "keep-alive"),
+                ("te", "trailers, gzip"),
+                ("accept", "*/*"),
+            ],
+        )
+        .headers;
+        strip_hop_by_hop(&mut headers);
+        let left: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or(""))).collect();
+        assert_eq!(left, ["accept: */*", "te: trailers"]);
     }
 }

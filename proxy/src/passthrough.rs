@@ -78,7 +78,7 @@ async fn relay(scope: &Scope, permit: &Permit, entry: Entry, mut client: Rewind<
         entry.progress().stop(Reason::AuthorityMismatch, "the server name of its TLS hello is not the host of the CONNECT");
         return entry.finish(OutcomeKind::Denied);
     }
-    let meter = Meter::new(&scope.gateway, permit, entry.progress(), &entry);
+    let meter = Meter::new(&scope.gateway, permit, &entry, 0);
     let idle = scope.gateway.config.upstream.idle_timeout;
     let kind = copy_both(Rewind::new(hello, client), upstream, meter, idle).await;
     entry.finish(kind);

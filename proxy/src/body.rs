@@ -1,0 +1,455 @@
+//! Bodies as they pass: uploads counted, looked into and cut off in time, downloads counted to their end.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::request::Parts;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use policy::identity::AgentName;
+use policy::record::{Finding, OutcomeKind};
+use policy::verdict::{Class, Permit, Reason, UploadLimits};
+use tokio::time::Sleep;
+
+use crate::clock;
+use crate::connection::Scope;
+use crate::entry::{Entry, Progress};
+use crate::gateway::{CurrentPolicy, Gateway};
+use crate::head::Head;
+use crate::inspect::{Inspection, Refused};
+
+/// The body of a response to the client.
+pub enum ReplyBody {
+    /// Words of our own.
+    Full(Full<Bytes>),
+    /// The destination's response.
+    Download(Download),
+}
+
+impl ReplyBody {
+    /// Nothing.
+    pub fn empty() -> ReplyBody {
+        ReplyBody::Full(Full::new(Bytes::new()))
+    }
+}
+
+/// A response that does not come to its end; the client sees it broken off.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadBroken {
+    /// The destination broke it off.
+    #[error(transparent)]
+    Upstream(#[from] hyper::Error),
+    /// Nothing came for longer than `upstream.idle_timeout`.
+    #[error("nothing moved for too long")]
+    Idle,
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = DownloadBroken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadBroken>>> {
+        match self.get_mut() {
+            ReplyBody::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            ReplyBody::Download(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ReplyBody::Full(body) => body.is_end_stream(),
+            ReplyBody::Download(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ReplyBody::Full(body) => body.size_hint(),
+            ReplyBody::Download(body) => body.inner.size_hint(),
+        }
+    }
+}
+
+/// Counts what leaves, against the request's limits and the windows alike.
+pub struct Meter {
+    gateway: Arc<Gateway>,
+    progress: Arc<Progress>,
+    limits: UploadLimits,
+    enforces: bool,
+    class: Class,
+    agent: AgentName,
+    domain: Arc<str>,
+    /// Counted against the request's limit: the larger of wire and decoded size.
+    counted: u64,
+    noted: Noted,
+}
+
+/// Which limits have been noted; each is, once.
+#[derive(Default)]
+struct Noted {
+    request_alert: bool,
+    window_alert: bool,
+    block: bool,
+}
+
+impl Meter {
+    /// A meter for one permitted request whose head of `head` bytes leaves with it.
+    pub fn new(gateway: &Arc<Gateway>, permit: &Permit, entry: &Entry, head: u64) -> Meter {
+        let policy = gateway.policy();
+        let mut meter = Meter {
+            gateway: Arc::clone(gateway),
+            progress: Arc::clone(entry.progress()),
+            limits: *permit.limits(),
+            enforces: permit.enforces(),
+            class: permit.judgement().class,
+            agent: entry.window().0.clone(),
+            domain: policy.rules.domain(&permit.target().host).into(),
+            counted: 0,
+            noted: Noted::default(),
+        };
+        // The head was judged with the request; from here on it only counts.
+        meter.count(head, head);
+        meter
+    }
+
+    /// Where the counts are kept.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// Counts `wire` bytes about to leave; `decoded` is what they decode to, where that is more.
+    /// Returns whether they may.
+    pub fn release(&mut self, wire: u64, decoded: u64) -> bool {
+        let larger = wire.max(decoded);
+        if let Some((reason, limit, of)) = self.exceeds(larger) {
+            self.note_block(reason, limit, of, larger);
+            if self.enforces {
+                return false;
+            }
+        }
+        self.progress.sent.fetch_add(wire, Ordering::Relaxed);
+        self.count(wire, larger);
+        true
+    }
+
+    fn exceeds(&self, more: u64) -> Option<(Reason, u64, &'static str)> {
+        let limits = &self.limits;
+        if self.counted + more > limits.request_block {
+            return Some((Reason::UploadTooLarge, limits.request_block, "request_block"));
+        }
+        let usage = self.gateway.usage_of(&self.agent, &self.domain);
+        if usage.domain + more > limits.window_block {
+            return Some((Reason::UploadWindowExceeded, limits.window_block, "window_block"));
+        }
+        (usage.agent + more > limits.window_block_agent).then_some((
+            Reason::UploadWindowExceeded,
+            limits.window_block_agent,
+            "window_block_agent",
+        ))
+    }
+
+    fn note_block(&mut self, reason: Reason, limit: u64, of: &'static str, more: u64) {
+        if std::mem::replace(&mut self.noted.block, true) {
+            return;
+        }
+        self.find(self.counted + more, limit, of);
+        if self.enforces {
+            let what = match reason {
+                Reason::UploadTooLarge => format!("it sends more than the {limit} bytes the policy allows at once"),
+                _ => format!("more was sent lately than the {limit} bytes the policy allows"),
+            };
+            self.progress.stop(reason, what);
+        } else {
+            self.progress.would_stop(reason);
+        }
+    }
+
+    fn count(&mut self, wire: u64, larger: u64) {
+        self.counted += larger;
+        self.gateway.metrics.uploaded(self.class, &self.agent, wire);
+        let usage = self.gateway.charge(&self.agent, &self.domain, larger, clock::now());
+        let limits = self.limits;
+        if self.counted > limits.request_alert && !std::mem::replace(&mut self.noted.request_alert, true) {
+            self.find(self.counted, limits.request_alert, "request_alert");
+        }
+        if usage.domain > limits.window_alert && !std::mem::replace(&mut self.noted.window_alert, true) {
+            self.find(usage.domain, limits.window_alert, "window_alert");
+        }
+    }
+
+    fn find(&self, bytes: u64, limit: u64, of: &'static str) {
+        self.gateway.metrics.upload_alert(self.class, of);
+        self.progress.find(Finding::LargeUpload { bytes, limit, of: of.into() });
+    }
+}
+
+/// A request body on its way: what comes out has been counted, and holds no secret that policy stops.
+///
+/// An error means that the upload was stopped or the client went; the HTTP library then breaks the request off,
+/// so that the destination never takes it for a complete, shorter one.
+pub struct Upload {
+    state: Option<Box<UploadState>>,
+}
+
+struct UploadState {
+    body: Incoming,
+    meter: Meter,
+    inspection: Inspection,
+    ready: std::collections::VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+}
+
+/// The upload was broken off; [`Progress`] says why.
+#[derive(Debug, thiserror::Error)]
+#[error("the upload was broken off")]
+pub struct UploadBroken;
+
+impl Upload {
+    /// No body.
+    pub fn empty() -> Upload {
+        Upload { state: None }
+    }
+
+    /// The body of a permitted request.
+    pub fn new(
+        scope: &Scope,
+        policy: &Arc<CurrentPolicy>,
+        permit: &Permit,
+        parts: &Parts,
+        head: &Head,
+        body: Incoming,
+        entry: &Entry,
+    ) -> Upload {
+        let meter = Meter::new(&scope.gateway, permit, entry, head.bytes);
+        if body.is_end_stream() {
+            return Upload::empty();
+        }
+        let inspection = Inspection::new(&scope.gateway.config, policy, permit, parts, head);
+        let state =
+            UploadState { body, meter, inspection, ready: Default::default(), trailers: None, ended: false };
+        Upload { state: Some(Box::new(state)) }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = UploadBroken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadBroken>>> {
+        match &mut self.get_mut().state {
+            None => Poll::Ready(None),
+            Some(state) => state.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.state.as_ref().is_none_or(|state| state.ended && state.ready.is_empty() && state.trailers.is_none())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Masking keeps lengths, so what was declared stays true.
+        match &self.state {
+            None => SizeHint::with_exact(0),
+            Some(state) if !state.ended => {
+                let mut hint = state.body.size_hint();
+                if let Some(exact) = hint.exact() {
+                    hint = SizeHint::with_exact(exact + state.held());
+                }
+                hint
+            }
+            Some(state) => SizeHint::with_exact(state.held()),
+        }
+    }
+}
+
+impl UploadState {
+    fn held(&self) -> u64 {
+        let ready: usize = self.ready.iter().map(Bytes::len).sum();
+        (ready + self.inspection.held()) as u64
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadBroken>>> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            if let Some(trailers) = self.trailers.take() {
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let taken = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => self.take(frame),
+                Some(Err(_)) => Err(UploadBroken),
+                None => self.end(),
+            };
+            if taken.is_err() {
+                self.ended = true;
+                self.ready.clear();
+                return Poll::Ready(Some(Err(UploadBroken)));
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<(), UploadBroken> {
+        let frame = match frame.into_data() {
+            Ok(data) => return self.take_data(data),
+            Err(frame) => frame,
+        };
+        let Ok(trailers) = frame.into_trailers() else { return Ok(()) };
+        self.end()?;
+        self.take_trailers(trailers)
+    }
+
+    fn take_data(&mut self, data: Bytes) -> Result<(), UploadBroken> {
+        let wire = data.len() as u64;
+        let before = self.inspection.decoded_bytes();
+        let mut released = Vec::new();
+        let looked = self.inspection.push(data, &mut released);
+        let decoded = self.inspection.decoded_bytes() - before;
+        if !self.meter.release(wire, decoded) {
+            return Err(UploadBroken);
+        }
+        self.settle(looked)?;
+        self.ready.extend(released);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), UploadBroken> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        let mut released = Vec::new();
+        let looked = self.inspection.finish(&mut released);
+        self.settle(looked)?;
+        self.ready.extend(released);
+        Ok(())
+    }
+
+    /// Trailers count and are looked into like a head; those that would change the head's meaning are dropped.
+    fn take_trailers(&mut self, mut trailers: HeaderMap) -> Result<(), UploadBroken> {
+        for name in ["host", "content-length", "transfer-encoding", "content-encoding", "authorization", "trailer"] {
+            trailers.remove(name);
+        }
+        let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if !self.meter.release(bytes as u64, 0) {
+            return Err(UploadBroken);
+        }
+        let looked = self.inspection.trailers(&trailers);
+        self.settle(looked)?;
+        self.trailers = Some(trailers);
+        Ok(())
+    }
+
+    fn settle(&mut self, looked: Result<(), Refused>) -> Result<(), UploadBroken> {
+        match looked {
+            Ok(()) => Ok(()),
+            Err(Refused { reason, what }) => {
+                self.meter.progress().stop(reason, what);
+                Err(UploadBroken)
+            }
+        }
+    }
+}
+
+impl Drop for UploadState {
+    fn drop(&mut self) {
+        self.inspection.note(self.meter.progress());
+    }
+}
+
+/// A response body on its way to the client: counted, and at its end the outcome.
+pub struct Download {
+    inner: Incoming,
+    entry: Option<Entry>,
+    class: Class,
+    gateway: Arc<Gateway>,
+    idle: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Download {
+    /// The body of the response to the exchange `entry` keeps.
+    pub fn new(scope: &Scope, inner: Incoming, entry: Entry) -> Download {
+        let gateway = Arc::clone(&scope.gateway);
+        let idle = gateway.config.upstream.idle_timeout;
+        Download { inner, class: entry.class(), entry: Some(entry), gateway, idle, sleep: None }
+    }
+
+    fn close(&mut self, kind: OutcomeKind) {
+        if let Some(entry) = self.entry.take() {
+            entry.finish(kind);
+        }
+    }
+
+    fn count(&self, frame: &Frame<Bytes>) {
+        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.gateway.metrics.downloaded(self.class, bytes);
+        if let Some(entry) = &self.entry {
+            entry.progress().received.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing has come for so long that the stream is given up.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let idle = self.idle;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        sleep.as_mut().poll(cx)
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = DownloadBroken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadBroken>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.sleep = None;
+                this.count(&frame);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.close(OutcomeKind::Failed);
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                this.close(OutcomeKind::Completed);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(this.poll_idle(cx));
+                this.close(OutcomeKind::Failed);
+                Poll::Ready(Some(Err(DownloadBroken::Idle)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // A body of declared length is not asked for its end.
+        let complete = self.inner.is_end_stream();
+        self.close(if complete { OutcomeKind::Completed } else { OutcomeKind::Abandoned });
+    }
+}
