@@ -10,6 +10,7 @@ pub mod chain;
 pub mod event;
 pub mod identity;
 pub mod path;
+pub mod frame;
 pub mod record;
 pub mod redact;
 pub mod request;
