@@ -14,6 +14,7 @@ pub mod frame;
 pub mod record;
 pub mod redact;
 pub mod request;
+pub mod scan;
 pub mod secret;
 pub mod target;
 pub mod verdict;

@@ -3,7 +3,7 @@
 use super::Check::{LettersAndDigits, Mixed};
 
 super::detectors! {
-    "aws-access-key" [check LettersAndDigits] r"\b(AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b" => "AKIA{16u}7", "aws_access_key_id = ASIA{15u}2"; not "AKIA{10u}", "AKIA{16=A}"
+    "aws-access-key" [check LettersAndDigits] r"\b(AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b" => "AKIA{15u}7", "aws_access_key_id = ASIA{15u}2"; not "AKIA{10u}", "AKIA{16=A}"
     "aws-secret-key" [check Mixed] r#"(aws_secret_access_key|aws_secret_key|secretaccesskey|secret_access_key|awssecretkey)[ \t"'\\:=>]{1,10}<[A-Za-z0-9+/]{40}>\b"# => "aws_secret_access_key = aB3{37e}", "{\"SecretAccessKey\": \"aB3{37e}\"}"; not "aws_secret_access_key = {20e}", "aws_secret_access_key = {40h}"
     "aws-session-token" r#"(aws_session_token|sessiontoken|session_token)[ \t"'\\:=>]{1,10}<(FwoG|IQoJ|FQoG)[A-Za-z0-9+/=]{100,}>"# => "aws_session_token=IQoJ{200e}", "\"SessionToken\": \"FwoG{200e}\""; not "aws_session_token=IQoJ{20e}", "session_token=IQoJ{100=x}"
     "google-oauth-token" r"\bya29\.[A-Za-z0-9_.-]{30,}" => "ya29.a0{120k}", "Bearer ya29.{60k}"; not "ya29.{8k}", "ya29.{60=x}"
@@ -15,7 +15,7 @@ super::detectors! {
     "digitalocean-token" r"\bdo[opr]_v1_\h{64}\b" => "dop_v1_{64h}", "DIGITALOCEAN_TOKEN=doo_v1_{64h}"; not "dop_v1_{20h}", "dop_v1_{64=0}"
     "cloudflare-token" r"\bcf(ut|at|k)_\a{40,}" => "cfut_{48a}", "CLOUDFLARE_API_TOKEN=cfat_{48a}"; not "cfut_{10a}", "cfut_{48=x}"
     "cloudflare-origin-key" r"\bv1\.0-\h{24}-\h{140,}" => "v1.0-{24h}-{146h}", "X-Auth-User-Service-Key: v1.0-{24h}-{146h}"; not "v1.0-{24h}", "v1.0-{24h}-{100h}"
-    "fly-token" r"\bfo1_\k{43}" | r"\bfm[12][ar]?_[A-Za-z0-9+/=_-]{80,}" => "fo1_{43k}", "FLY_API_TOKEN=\"FlyV1 fm2_{200e}\""; not "fo1_{10k}", "fm2_{20e}"
+    "fly-token" r"\bfo1_\k{43}" | r"\bfm2_[A-Za-z0-9+/=_-]{80,}" | r"\bfm1[ar]_[A-Za-z0-9+/=_-]{80,}" => "fo1_{43k}", "FLY_API_TOKEN=\"FlyV1 fm2_{200e}\""; not "fo1_{10k}", "fm2_{20e}"
     "vercel-token" r"\bvc[pikar]_\a{24,}" => "vcp_{56a}", "VERCEL_TOKEN=vck_{56a}"; not "vcp_{8a}", "vcp_{56=x}"
     "netlify-token" r"\bnf[poc]_\a{36,}" => "nfp_{40a}", "NETLIFY_AUTH_TOKEN=nfp_{36a}"; not "nfp_{8a}", "nfp_{40=x}"
     "heroku-api-key" r"\bHRKU-AA\k{50,}" => "HRKU-AA{58k}", "HEROKU_API_KEY=HRKU-AA{58k}"; not "HRKU-AA{10k}", "HRKU-AA{58=x}"

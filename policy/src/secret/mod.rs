@@ -5,16 +5,31 @@
 //! public facts: the prefix an issuer prints, the alphabet, the length, a checksum. Only shapes that stand for a
 //! credential by themselves are here; anything that needs guessing is not.
 
+mod checks;
+mod class;
 mod clouds;
+mod cursor;
+mod example;
 mod fields;
 mod forges;
 mod keys;
+mod known;
+mod lead;
+pub(crate) mod mask;
 mod models;
+mod pattern;
 mod payments;
+mod search;
 mod services;
 
 use std::fmt;
 use std::sync::LazyLock;
+
+pub(crate) use class::Class;
+pub(crate) use cursor::{LOOK_BEHIND, View};
+pub use known::{KnownValue, SHORTEST, Skipped};
+pub use search::{Exempt, KnownId, Secrets, Source};
+pub(crate) use search::{Hit, Search, Step};
 
 /// One kind of credential that Outgate recognises, such as `github-token`.
 ///
@@ -41,6 +56,16 @@ impl Detector {
     /// Whether the detector serves redaction only: too many legitimate values look like it for it to stop a request.
     pub fn records_only(self) -> bool {
         self.rule().records_only
+    }
+
+    /// Two texts in which the detector finds a credential. They are made up, and made when asked for.
+    pub fn examples(self) -> [String; 2] {
+        self.rule().like.map(example::expand)
+    }
+
+    /// Two texts that come close and hold no credential of this kind.
+    pub fn counterexamples(self) -> [String; 2] {
+        self.rule().unlike.map(example::expand)
     }
 
     fn rule(self) -> &'static Rule {

@@ -1,0 +1,377 @@
+//! Looking for secrets in text: leads are found, judged in order, and either rejected, matched, or still open.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use super::class::Class;
+use super::cursor::{BASE64, Cursor, Escape, Next, View, escape, text_before};
+use super::known::{KnownMatch, KnownValue};
+use super::lead::{Entry, Lead, Leads, lead_at, leads_of};
+use super::pattern::{LEAD, Matched, Outcome, Pattern};
+use super::{Check, Detector};
+
+/// Everything that is looked for: the detectors, and the values known to a policy. Compiled once, shared by all.
+pub struct Secrets {
+    leads: Leads,
+    known: Vec<KnownValue>,
+    /// Which known value each of the first targets is. They come before the detectors, so that a value found both
+    /// ways is reported by the name its owner gave it.
+    order: Vec<u32>,
+}
+
+/// The place of a known value in the list its [`Secrets`] were made from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct KnownId(pub u32);
+
+/// What was found.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Source {
+    /// A credential by its shape.
+    Detector(Detector),
+    /// A value known to the policy.
+    Known(KnownId),
+}
+
+static PATTERNS: LazyLock<Vec<(Detector, Pattern)>> = LazyLock::new(|| {
+    Detector::all()
+        .flat_map(|detector| {
+            detector.rule().patterns.iter().map(move |source| (detector, Pattern::parse(source)))
+        })
+        .collect()
+});
+
+static DEFAULT: LazyLock<Arc<Secrets>> = LazyLock::new(|| Arc::new(Secrets::new(Vec::new())));
+
+impl Secrets {
+    /// The detectors alone.
+    pub fn detectors() -> Arc<Self> {
+        Arc::clone(&DEFAULT)
+    }
+
+    /// The detectors and some known values; a [`KnownId`] is an index into these.
+    pub fn new(known: Vec<KnownValue>) -> Self {
+        let mut order: Vec<u32> = (0..known.len() as u32).collect();
+        // Of two values that begin alike the longer one must be tried first.
+        order.sort_by_key(|index| std::cmp::Reverse(known[*index as usize].value().len()));
+        let mut entries = Vec::new();
+        for (target, index) in order.iter().enumerate() {
+            entries.extend(known[*index as usize].leads(target as u32));
+        }
+        for (index, (_, pattern)) in PATTERNS.iter().enumerate() {
+            let target = (known.len() + index) as u32;
+            entries.extend(pattern.leads().into_iter().flat_map(|lead| leads_of(lead, target)));
+        }
+        Self { leads: Leads::new(entries), known, order }
+    }
+
+    /// The known values, in the order of their ids.
+    pub fn known(&self) -> &[KnownValue] {
+        &self.known
+    }
+
+    /// The name by which a find is reported: the detector's, or `known:` and the value's.
+    pub fn name(&self, source: Source) -> Arc<str> {
+        match source {
+            Source::Detector(detector) => detector.name().into(),
+            Source::Known(KnownId(index)) => {
+                let name = self.known.get(index as usize).map_or("", |known| known.name());
+                format!("known:{name}").into()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
+/// Which finds belong where the text is going: the credentials of the service itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exempt {
+    /// Credentials by their shape.
+    pub detectors: Vec<Detector>,
+    /// Known values that name this destination.
+    pub known: Vec<KnownId>,
+}
+
+impl Exempt {
+    /// Nothing belongs here.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    fn covers(&self, source: Source) -> bool {
+        match source {
+            Source::Detector(detector) => self.detectors.contains(&detector),
+            Source::Known(id) => self.known.contains(&id),
+        }
+    }
+}
+
+/// What is asked of a search.
+#[derive(Clone, Copy)]
+pub(crate) struct Search<'s> {
+    pub(crate) secrets: &'s Secrets,
+    pub(crate) exempt: &'s Exempt,
+    /// Whether detectors that serve records only take part.
+    pub(crate) for_records: bool,
+}
+
+/// A secret in a text.
+#[derive(Clone, Copy)]
+pub(crate) struct Hit {
+    pub(crate) source: Source,
+    /// Whether it belongs where the text is going.
+    pub(crate) exempt: bool,
+    pub(crate) view: View,
+    /// Where it begins: raw position, and in base64 the bits of that character that do not belong to it.
+    pub(crate) start: (usize, u8),
+    /// Raw position after it.
+    pub(crate) end: usize,
+    /// Bytes that still belong to it where they follow directly.
+    pub(crate) tail: Option<Class>,
+    /// Where the search goes on.
+    pub(crate) next: usize,
+}
+
+/// What a search came to.
+pub(crate) enum Step {
+    Hit(Hit),
+    /// Whether a secret begins at `start` depends on bytes to come. Those from `hold` on must not leave meanwhile.
+    Open {
+        start: usize,
+        hold: Option<usize>,
+    },
+    /// There is nothing before `judged`; places from there on were too close to the end to be judged.
+    Done {
+        judged: usize,
+    },
+}
+
+impl Search<'_> {
+    /// The first thing at or after `from`. The bytes before `from` are looked at as context only. The decoded bytes of
+    /// a hit are left in `decoded`. `last` says that no more bytes will come.
+    pub(crate) fn next(&self, text: &[u8], from: usize, last: bool, decoded: &mut Vec<u8>) -> Step {
+        let judged = if last { text.len() } else { judged(text).max(from) };
+        let mut place = from;
+        let mut escaped = None;
+        while place < judged {
+            if escaped.is_none_or(|found| found < place) {
+                escaped = Some(self.next_escaped(text, place, judged, last));
+            }
+            let escaped = escaped.unwrap_or(judged);
+            let limit = judged.min(escaped.saturating_add(1));
+            let found = self.secrets.leads.find(text, place, limit).unwrap_or(escaped);
+            if found >= judged {
+                break;
+            }
+            if let Some(step) = self.judge(text, found, found == escaped, last, decoded) {
+                return step;
+            }
+            place = found + 1;
+        }
+        Step::Done { judged }
+    }
+
+    /// The first place from which four bytes, one of them escaped, decode to a lead; `limit` if there is none.
+    fn next_escaped(&self, text: &[u8], from: usize, limit: usize, last: bool) -> usize {
+        let mut begin = from;
+        let mut looked = from;
+        while let Some(found) = memchr::memchr2(b'%', b'\\', &text[looked..]) {
+            let place = looked + found;
+            if place >= limit.saturating_add(LEAD) {
+                break;
+            }
+            looked = place + 1;
+            let Some(length) = telling_escape(&text[place..]) else { continue };
+            for start in begin.max(place.saturating_sub(LEAD - 1))..=place.min(limit.saturating_sub(1)) {
+                let hit = decoded_lead(text, start, last)
+                    .is_some_and(|lead| !self.secrets.leads.entries(lead).is_empty());
+                if hit && !inside_escape(text, start) {
+                    return start;
+                }
+            }
+            looked = place + length;
+            begin = looked;
+        }
+        limit
+    }
+
+    /// Tries everything that may begin at a place.
+    fn judge(
+        &self,
+        text: &[u8],
+        place: usize,
+        escaped: bool,
+        last: bool,
+        decoded: &mut Vec<u8>,
+    ) -> Option<Step> {
+        let raw = lead_at(text, place);
+        let other =
+            if escaped { decoded_lead(text, place, last).filter(|lead| raw != Some(*lead)) } else { None };
+        let leads = [raw, other].into_iter().flatten();
+        let mut first: Option<(Hit, Vec<u8>)> = None;
+        for (_, entry) in leads.flat_map(|lead| self.secrets.leads.entries(lead)) {
+            match self.attempt(text, place, *entry, last, decoded) {
+                None => {}
+                // A find that belongs here excuses one at the same place that does not.
+                Some(Step::Hit(hit)) if !hit.exempt && !self.exempt.is_empty() => {
+                    first.get_or_insert_with(|| (hit, decoded.clone()));
+                }
+                Some(step) => return Some(step),
+            }
+        }
+        let (hit, bytes) = first?;
+        *decoded = bytes;
+        Some(Step::Hit(hit))
+    }
+
+    fn attempt(
+        &self,
+        text: &[u8],
+        place: usize,
+        entry: Entry,
+        last: bool,
+        decoded: &mut Vec<u8>,
+    ) -> Option<Step> {
+        let (start, view) = entry.view.begin(place)?;
+        let cursor = Cursor::new(text, start, view, last);
+        let target = entry.target as usize;
+        match self.secrets.order.get(target) {
+            Some(index) => self.attempt_known(text, *index, cursor, view, decoded),
+            None => self.attempt_pattern(text, target - self.secrets.order.len(), cursor, view, decoded),
+        }
+    }
+
+    fn attempt_known(
+        &self,
+        text: &[u8],
+        index: u32,
+        cursor: Cursor<'_>,
+        view: View,
+        decoded: &mut Vec<u8>,
+    ) -> Option<Step> {
+        let known = &self.secrets.known[index as usize];
+        match known.matches(text, cursor, view) {
+            KnownMatch::No => None,
+            KnownMatch::Wait { hold } => Some(Step::Open { start: hold, hold: Some(hold) }),
+            KnownMatch::Yes { start, end } => {
+                decoded.clear();
+                decoded.extend_from_slice(known.value());
+                let source = Source::Known(KnownId(index));
+                Some(Step::Hit(Hit {
+                    source,
+                    exempt: self.exempt.covers(source),
+                    view,
+                    start,
+                    end,
+                    tail: None,
+                    next: end,
+                }))
+            }
+        }
+    }
+
+    fn attempt_pattern(
+        &self,
+        text: &[u8],
+        index: usize,
+        cursor: Cursor<'_>,
+        view: View,
+        decoded: &mut Vec<u8>,
+    ) -> Option<Step> {
+        let (detector, pattern) = &PATTERNS[index];
+        let rule = detector.rule();
+        if rule.records_only && !self.for_records {
+            return None;
+        }
+        let (start, _) = cursor.place();
+        let check = rule.check;
+        let matched =
+            match pattern.matches(cursor, text, view, decoded, &|beginning| check.may_hold(beginning)) {
+                Outcome::No => return None,
+                Outcome::Wait { hold } => return Some(Step::Open { start, hold }),
+                Outcome::Yes(matched) => matched,
+            };
+        if !check.holds(decoded, &decoded[matched.random.clone()]) {
+            return None;
+        }
+        Some(Step::Hit(self.hit(*detector, view, &matched)))
+    }
+
+    fn hit(&self, detector: Detector, view: View, matched: &Matched) -> Hit {
+        let source = Source::Detector(detector);
+        // What stands in a field may also be a credential by its own shape, which says more.
+        let next = match detector.rule().check {
+            Check::Password | Check::BasicPair => matched.start.0,
+            _ => matched.end,
+        };
+        Hit {
+            source,
+            exempt: self.exempt.covers(source),
+            view,
+            start: matched.start,
+            end: matched.end,
+            tail: matched.tail.map(|class| widen(class, view)),
+            next,
+        }
+    }
+}
+
+impl Exempt {
+    fn is_empty(&self) -> bool {
+        self.detectors.is_empty() && self.known.is_empty()
+    }
+}
+
+/// The raw bytes that may carry on a secret made of `class`.
+fn widen(class: Class, view: View) -> Class {
+    match view {
+        View::Text => class.with(b"%\\"),
+        View::Base64(_) | View::Hex => Class::EMPTY.with(BASE64).with(b"-_\r\n\\"),
+    }
+}
+
+/// Before which place every lead, in any encoding, lies wholly within the text.
+fn judged(text: &[u8]) -> usize {
+    /// A surrogate pair written out, less one.
+    const LONGEST_OPEN_ESCAPE: usize = 11;
+    let tail = text.len().saturating_sub(LONGEST_OPEN_ESCAPE);
+    let open = (tail..text.len())
+        .find(|place| matches!(text[*place], b'%' | b'\\') && escape(&text[*place..], false) == Escape::Wait);
+    let mut end = open.unwrap_or(text.len());
+    for _ in 1..LEAD {
+        end -= text_before(&text[..end]).map_or(0, |(_, length)| length);
+    }
+    end
+}
+
+/// The length of an escape that can stand for a byte of a lead. JSON's short escapes for quotes, backslashes and line
+/// ends are not among these: source code in JSON is full of them and no detector begins with what they stand for.
+fn telling_escape(rest: &[u8]) -> Option<usize> {
+    match (rest, escape(rest, true)) {
+        ([b'\\', b'n' | b'r' | b't' | b'b' | b'f' | b'"' | b'\\', ..], _) => None,
+        (_, Escape::Byte(_, length) | Escape::Char(_, length)) => Some(length),
+        _ => None,
+    }
+}
+
+fn decoded_lead(text: &[u8], start: usize, last: bool) -> Option<Lead> {
+    let mut cursor = Cursor::new(text, start, View::Text, last);
+    let mut lead = [0; LEAD];
+    for byte in &mut lead {
+        let Next::Byte(decoded) = cursor.next() else { return None };
+        *byte = decoded;
+    }
+    Some(Lead::of(lead))
+}
+
+fn inside_escape(text: &[u8], place: usize) -> bool {
+    (1..6).any(|back| {
+        place
+            .checked_sub(back)
+            .is_some_and(|start| telling_escape(&text[start..]).is_some_and(|length| length > back))
+    })
+}
