@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets a surprise stops there and says where")]
 #![expect(clippy::print_stderr, reason = "what a test skips or measures is told to whoever runs it")]
+#![expect(clippy::disallowed_methods, reason = "the tests are the clients and servers round the gateway")]
 #![allow(dead_code, unreachable_pub, reason = "the vocabulary is one crate with its users; words may rest")]
 
 mod harness;
