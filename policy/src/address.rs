@@ -232,13 +232,12 @@ impl AddressEntry {
     pub fn parse(text: &str) -> Result<AddressEntry, String> {
         let (block, port) = split_port(text)?;
         let block = parse_block(block).ok_or_else(|| {
-            "write an address or a block such as `10.20.0.0/16`, with `:PORT` for one port; names are \
-             judged by what they resolve to"
+            "is neither an address nor a block such as `10.20.0.0/16`; names are judged by what they resolve to"
                 .to_owned()
         })??;
         let class = AddressClass::of(block.network());
         if class.is_never_dialled() && is_all_of_one_kind(block, class) {
-            return Err(format!("{class} addresses are never dialled"));
+            return Err(format!("is never dialled: it is {class}"));
         }
         Ok(AddressEntry { block, port })
     }
@@ -247,11 +246,11 @@ impl AddressEntry {
 /// The address or block, and the port after it.
 fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
     let (block, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (block, rest) = rest.split_once(']').ok_or("`[` needs a `]` after the address")?;
+        let (block, rest) = rest.split_once(']').ok_or("needs a `]` after the address")?;
         match rest.strip_prefix(':') {
             Some(port) => (block, Some(port)),
             None if rest.is_empty() => (block, None),
-            None => return Err(format!("`{rest}` may not stand after `]`; a port is written `:PORT`")),
+            None => return Err(format!("has `{rest}` after `]`: a port is written `:PORT`")),
         }
     } else if text.matches(':').count() == 1 {
         let (block, port) = text.split_once(':').unwrap_or((text, ""));
@@ -266,7 +265,8 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
 pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
     let port = if plain { text.parse().ok() } else { None };
-    port.ok_or_else(|| format!("`{text}` is not a port; ports are plain numbers from 1 to 65535"))
+    let found = || if text.is_empty() { "nothing".to_owned() } else { format!("`{text}`") };
+    port.ok_or_else(|| format!("has {} for a port: ports are plain numbers from 1 to 65535", found()))
 }
 
 /// A block or a single address; `None` where the text is neither, an error where it has bits outside its prefix.
@@ -279,7 +279,7 @@ pub(crate) fn parse_block(text: &str) -> Option<Result<IpNet, String>> {
     if truncated == block {
         return Some(Ok(block));
     }
-    Some(Err(format!("`{text}` has bits outside its prefix; write `{truncated}`")))
+    Some(Err(format!("has bits outside its prefix: write `{truncated}`")))
 }
 
 fn is_all_of_one_kind(block: IpNet, class: AddressClass) -> bool {

@@ -7,15 +7,21 @@
 pub mod address;
 pub mod catalogue;
 pub mod chain;
+pub mod decide;
+pub mod document;
 pub mod event;
+pub mod frame;
 pub mod identity;
 pub mod path;
-pub mod frame;
 pub mod record;
 pub mod redact;
 pub mod request;
+pub mod rule;
 pub mod scan;
 pub mod secret;
 pub mod target;
+pub mod usage;
 pub mod verdict;
 pub mod view;
+
+pub use decide::Policy;

@@ -164,6 +164,18 @@ impl Class {
     }
 }
 
+macro_rules! display_as_word {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    )*};
+}
+
+display_as_word!(Action, Mode, Class, SecretAction);
+
 /// How much may leave, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct UploadLimits {
@@ -191,6 +203,17 @@ pub enum SecretAction {
     Mask,
     /// The request is refused or broken off.
     Block,
+}
+
+impl SecretAction {
+    /// The word used in policies.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SecretAction::Alert => "alert",
+            SecretAction::Mask => "mask",
+            SecretAction::Block => "block",
+        }
+    }
 }
 
 /// A decision with its explanation, the same for reply, record, metric and `explain`.
@@ -223,6 +246,17 @@ pub enum Verdict {
     Ask(Question),
     /// It may not be sent.
     Deny(Denial),
+}
+
+impl Verdict {
+    /// What is done and why.
+    pub fn judgement(&self) -> &Judgement {
+        match self {
+            Verdict::Allow(permit) => permit.judgement(),
+            Verdict::Ask(question) => &question.judgement,
+            Verdict::Deny(denial) => &denial.judgement,
+        }
+    }
 }
 
 /// Permission to send one request to one destination. Only [`Policy::decide`](crate::decide) makes one.

@@ -163,16 +163,16 @@ fn entries_are_read_and_printed_in_one_spelling() {
         assert_eq!(AddressEntry::parse(printed), Ok(entry), "{given}");
     }
     for (given, message) in [
-        ("localhost", "write an address or a block"),
+        ("localhost", "is neither an address nor a block"),
         ("10.0.0.1/8", "write `10.0.0.0/8`"),
-        ("127.0.0.1:0", "`0` is not a port"),
-        ("127.0.0.1:http", "`http` is not a port"),
+        ("127.0.0.1:0", "has `0` for a port"),
+        ("127.0.0.1:http", "has `http` for a port"),
         ("[::1]8080", "a port is written `:PORT`"),
-        ("[::1", "`[` needs a `]`"),
-        ("198.18.0.0/15", "benchmarking addresses are never dialled"),
-        ("0.0.0.0", "unspecified addresses are never dialled"),
-        ("224.0.0.0/4", "multicast addresses are never dialled"),
-        ("127.1", "write an address or a block"),
+        ("[::1", "needs a `]`"),
+        ("198.18.0.0/15", "is never dialled: it is benchmarking"),
+        ("0.0.0.0", "is never dialled: it is unspecified"),
+        ("224.0.0.0/4", "is never dialled: it is multicast"),
+        ("127.1", "is neither an address nor a block"),
     ] {
         let error = AddressEntry::parse(given).unwrap_err();
         assert!(error.contains(message), "{given}: {error}");

@@ -1,0 +1,523 @@
+//! The decision: [`Policy::decide`] is the only one there is, for every protocol, for `explain` and for `replay`.
+//!
+//! Of all rules that match, those that enforce decide first and the strictest wins; where none enforces, a rule
+//! that only observes lets the request pass and says what it would do; where none matches at all, the default of
+//! the class decides. Limits on uploads are judged after that, before anybody is asked.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::address::AddressRules;
+use crate::catalogue::{Catalogue, Classified, ServiceId, encoded_label};
+use crate::document::{self, Approval, Document, KnownSource, Mistake, Source};
+use crate::identity::AgentName;
+use crate::record::Finding;
+use crate::request::Request;
+use crate::rule::Rule;
+use crate::target::{Host, Target};
+use crate::usage::Usage;
+use crate::verdict::{
+    Action, Class, Denial, Judgement, Mode, Permit, Question, Reason, SecretAction, UploadLimits, Verdict,
+};
+
+mod explain;
+mod grants;
+mod index;
+
+pub use explain::{Explanation, Match};
+pub use grants::{Grant, Grants};
+
+use index::{Entry, Index, Ports, Reading};
+
+/// A policy ready to decide.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    document: Document,
+    index: Index,
+    passthrough: Index,
+    known: Index,
+    /// Standing answers, by host.
+    approved: HashMap<Host, Vec<Approval>>,
+    /// Names of services as records share them.
+    service_names: HashMap<ServiceId, Arc<str>>,
+    digest: Arc<str>,
+}
+
+/// Whether a destination can be reached at all, before the request is seen.
+#[derive(Debug)]
+pub enum Reach {
+    /// No rule could allow or ask any request there.
+    Never(Denial),
+    /// Some request there may pass.
+    Possible,
+}
+
+impl Policy {
+    /// Reads files into a policy. `catalogue` is the one inside the program; the files may add to it.
+    ///
+    /// # Errors
+    /// Every mistake of every file.
+    pub fn parse(sources: &[Source<'_>], catalogue: &Catalogue) -> Result<Policy, Vec<Mistake>> {
+        document::parse(sources, catalogue).map(Policy::new)
+    }
+
+    /// Makes a checked document ready to decide.
+    pub fn new(document: Document) -> Policy {
+        let digest = Sha256::digest(document.to_string().as_bytes());
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut policy = Policy {
+            index: Index::default(),
+            passthrough: Index::default(),
+            known: Index::default(),
+            approved: HashMap::new(),
+            service_names: HashMap::new(),
+            digest: format!("sha256:{digest}").into(),
+            document,
+        };
+        policy.fill();
+        policy
+    }
+
+    fn fill(&mut self) {
+        let Document { rules, passthrough, known, approved, catalogue, .. } = &self.document;
+        for (id, rule) in (0..).zip(rules) {
+            for to in &rule.to {
+                let ports = match (rule.action, to.port) {
+                    (Action::Deny, None) => Ports::All,
+                    (_, port) => Ports::written(port),
+                };
+                self.index.insert(to, Entry { id, ports }, catalogue);
+            }
+        }
+        for to in passthrough {
+            self.passthrough.insert(to, Entry { id: 0, ports: Ports::written(to.port) }, catalogue);
+        }
+        for (id, source) in (0..).zip(known) {
+            for to in &source.to {
+                self.known.insert(to, Entry { id, ports: Ports::written(to.port) }, catalogue);
+            }
+        }
+        for approval in approved {
+            self.approved.entry(approval.host.clone()).or_default().push(approval.clone());
+        }
+        self.service_names =
+            catalogue.services().iter().map(|service| (service.id, service.name.as_str().into())).collect();
+    }
+
+    /// Decides about one request.
+    ///
+    /// `usage` is what its agent uploaded before it, `grants` are the answers that people gave to this agent and
+    /// session, `now` is in microseconds since the Unix epoch.
+    pub fn decide(&self, request: &Request<'_>, usage: &Usage, grants: &Grants, now: i64) -> Verdict {
+        let place = self.place(request.target);
+        let matching = self.matching(request, &place);
+        self.verdict(request, usage, grants, now, &place, &matching)
+    }
+
+    /// Whether any request of an agent to a destination could pass.
+    ///
+    /// The scheme of the target does not matter: what a tunnel carries is not known before its first bytes.
+    pub fn reach(&self, agent: &AgentName, target: &Target) -> Reach {
+        let place = self.place(target);
+        let (mut passes, mut stopped) = (false, None);
+        self.index.each(&target.host, &place, |entry, reading| {
+            let rule = self.rule(entry.id);
+            let about = rule.matches_agent(agent) && entry.ports.may_contain(target, place.service);
+            if !about || (reading == Reading::Embedded && rule.action == Action::Allow) {
+                return;
+            }
+            if rule.observe || rule.action != Action::Deny {
+                passes = true;
+            } else if rule.is_unconditional() {
+                stopped = min_id(stopped, entry.id);
+            }
+        });
+        let default = *self.document.defaults.of(place.class);
+        let possible = stopped.is_none() && (passes || default != Action::Deny);
+        if possible || self.document.mode == Mode::Observe {
+            return Reach::Possible;
+        }
+        let ruling = match stopped {
+            Some(id) => Ruling { action: Action::Deny, reason: Reason::DeniedByRule, rule: Some(id) },
+            None => self.denied_by_default(agent, target, &place),
+        };
+        Reach::Never(self.denial(&ruling, target, self.judgement(&ruling, target, &place)))
+    }
+
+    /// Whether connections to a destination are passed on undecrypted.
+    pub fn passthrough(&self, target: &Target) -> bool {
+        self.says(&self.passthrough, target, |_| true)
+    }
+
+    /// Whether values of the known source number `source` belong to a destination.
+    pub fn known_belongs(&self, source: usize, target: &Target) -> bool {
+        self.says(&self.known, target, |id| usize::try_from(id) == Ok(source))
+    }
+
+    fn says(&self, index: &Index, target: &Target, wanted: impl Fn(u32) -> bool) -> bool {
+        let place = self.place(target);
+        let mut said = false;
+        index.each(&target.host, &place, |entry, reading| {
+            said |= reading == Reading::Plain && wanted(entry.id) && entry.ports.contain(target, place.service);
+        });
+        said
+    }
+
+    /// Which addresses may be dialled.
+    pub fn addresses(&self) -> &AddressRules {
+        &self.document.addresses
+    }
+
+    /// Whether the policy is enforced or only observed.
+    pub fn mode(&self) -> Mode {
+        self.document.mode
+    }
+
+    /// What is done with secrets towards a class.
+    pub fn secrets(&self, class: Class) -> SecretAction {
+        *self.document.secrets.of(class)
+    }
+
+    /// Where exact values to look for are read from; [`Policy::known_belongs`] counts as this does.
+    pub fn known_sources(&self) -> &[KnownSource] {
+        &self.document.known
+    }
+
+    /// What may leave towards a class, rules apart.
+    pub fn uploads(&self, class: Class) -> &UploadLimits {
+        self.document.uploads.of(class)
+    }
+
+    /// Length of the upload window, the same for all classes.
+    pub fn window_seconds(&self) -> u32 {
+        self.document.uploads.unknown.window_seconds
+    }
+
+    /// The catalogue, with what the policy adds to it.
+    pub fn catalogue(&self) -> &Catalogue {
+        self.document.catalogue()
+    }
+
+    /// What is not wrong in the files, but will not do what its author means.
+    pub fn warnings(&self) -> &[Mistake] {
+        &self.document.warnings
+    }
+
+    /// The checked document.
+    pub fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// `sha256:…` of the whole policy in its one spelling.
+    pub fn digest(&self) -> &Arc<str> {
+        &self.digest
+    }
+
+    fn place(&self, target: &Target) -> Classified<'_> {
+        self.document.catalogue.classify(&target.host, target.port)
+    }
+
+    fn rule(&self, id: u32) -> &Rule {
+        &self.document.rules[id as usize]
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.document.fmt(f)
+    }
+}
+
+/// What the rules say to one request. Of several rules the one with the smallest name is kept, so that neither
+/// the order of files nor that of lines shows in a record.
+#[derive(Clone, Copy, Debug, Default)]
+struct Matching {
+    enforced: ByAction,
+    observed: ByAction,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct ByAction {
+    allow: Option<u32>,
+    ask: Option<u32>,
+    deny: Option<u32>,
+}
+
+/// One answer of the policy: what, why and by which rule.
+#[derive(Clone, Copy, Debug)]
+struct Ruling {
+    action: Action,
+    reason: Reason,
+    rule: Option<u32>,
+}
+
+impl Policy {
+    /// Calls `found` with every rule that matches, some of them more than once.
+    fn each_match(&self, request: &Request<'_>, place: &Classified<'_>, mut found: impl FnMut(u32, &Rule)) {
+        self.index.each(&request.target.host, place, |entry, reading| {
+            let rule = self.rule(entry.id);
+            let stops = rule.action != Action::Allow;
+            if (reading == Reading::Plain || stops)
+                && entry.ports.contain(request.target, place.service)
+                && rule.matches(request)
+            {
+                found(entry.id, rule);
+            }
+        });
+    }
+
+    fn matching(&self, request: &Request<'_>, place: &Classified<'_>) -> Matching {
+        let mut matching = Matching::default();
+        self.each_match(request, place, |id, rule| {
+            let by_action = if rule.observe { &mut matching.observed } else { &mut matching.enforced };
+            let kept = match rule.action {
+                Action::Allow => &mut by_action.allow,
+                Action::Ask => &mut by_action.ask,
+                Action::Deny => &mut by_action.deny,
+            };
+            *kept = min_id(*kept, id);
+        });
+        matching
+    }
+
+    fn verdict(
+        &self,
+        request: &Request<'_>,
+        usage: &Usage,
+        grants: &Grants,
+        now: i64,
+        place: &Classified<'_>,
+        matching: &Matching,
+    ) -> Verdict {
+        let target = request.target;
+        let answered = |rule: Option<u32>| self.is_answered(request, rule, grants, now);
+        let observes = matching.enforced.is_empty() && !matching.observed.is_empty();
+        let mut ruling = if observes {
+            self.strictest(request, place, &matching.observed, true, &answered)
+        } else if matching.enforced.is_empty() {
+            self.default_ruling(request, place, &answered)
+        } else {
+            self.strictest(request, place, &matching.enforced, false, &answered)
+        };
+        let limits = self.limits(request, place);
+        let mut large = None;
+        if ruling.action != Action::Deny
+            && let Some((reason, finding)) = exceeded(&limits, usage, request.upload)
+        {
+            ruling = Ruling { action: Action::Deny, reason, rule: ruling.rule };
+            large = Some(finding);
+        }
+        let mut judgement = self.judgement(&ruling, target, place);
+        judgement.findings.extend(large);
+        if observes || self.document.mode == Mode::Observe {
+            judgement.mode = Mode::Observe;
+            observe(&mut judgement);
+        } else if ruling.action == Action::Allow && !matching.observed.is_empty() {
+            // A rule on trial: what it would do is recorded, what the others allow stays allowed.
+            let trial = self.strictest(request, place, &matching.observed, true, &answered);
+            if trial.action != Action::Allow {
+                let would = self.judgement(&trial, target, place);
+                judgement.rule = would.rule;
+                judgement.would = Some((trial.action, trial.reason));
+                judgement.reason = Reason::AllowedByObserve;
+            }
+        }
+        match judgement.action {
+            Action::Allow => {
+                let secrets = self.secrets(place.class);
+                Verdict::Allow(Permit::new(judgement, target.clone(), limits, secrets))
+            }
+            Action::Ask => Verdict::Ask(Question { judgement, target: target.clone() }),
+            Action::Deny => Verdict::Deny(self.denial(&ruling, target, judgement)),
+        }
+    }
+
+    fn strictest(
+        &self,
+        request: &Request<'_>,
+        place: &Classified<'_>,
+        rules: &ByAction,
+        observed: bool,
+        answered: &impl Fn(Option<u32>) -> bool,
+    ) -> Ruling {
+        if rules.deny.is_some() {
+            return Ruling { action: Action::Deny, reason: Reason::DeniedByRule, rule: rules.deny };
+        }
+        if rules.ask.is_some() {
+            return self.asked(request, place, observed, answered);
+        }
+        Ruling { action: Action::Allow, reason: Reason::AllowedByRule, rule: rules.allow }
+    }
+
+    /// Several rules may ask: each wants its own answer, and the first without one is the question.
+    fn asked(
+        &self,
+        request: &Request<'_>,
+        place: &Classified<'_>,
+        observed: bool,
+        answered: &impl Fn(Option<u32>) -> bool,
+    ) -> Ruling {
+        let (mut open, mut closed) = (None, None);
+        self.each_match(request, place, |id, rule| {
+            if rule.action == Action::Ask && rule.observe == observed {
+                let kept = if answered(Some(id)) { &mut closed } else { &mut open };
+                *kept = min_id(*kept, id);
+            }
+        });
+        match open {
+            Some(_) => Ruling { action: Action::Ask, reason: Reason::ApprovalUnattended, rule: open },
+            None => Ruling { action: Action::Allow, reason: Reason::AllowedByApproval, rule: closed },
+        }
+    }
+
+    fn default_ruling(
+        &self,
+        request: &Request<'_>,
+        place: &Classified<'_>,
+        answered: &impl Fn(Option<u32>) -> bool,
+    ) -> Ruling {
+        match self.document.defaults.of(place.class) {
+            Action::Allow => Ruling { action: Action::Allow, reason: Reason::AllowedByDefault, rule: None },
+            Action::Ask if answered(None) => {
+                Ruling { action: Action::Allow, reason: Reason::AllowedByApproval, rule: None }
+            }
+            Action::Ask => Ruling { action: Action::Ask, reason: Reason::ApprovalUnattended, rule: None },
+            Action::Deny => self.denied_by_default(request.agent, request.target, place),
+        }
+    }
+
+    fn denied_by_default(&self, agent: &AgentName, target: &Target, place: &Classified<'_>) -> Ruling {
+        let reason = if self.is_allowed_on_another_port(agent, target, place) {
+            Reason::PortRefused
+        } else if place.class == Class::Unknown {
+            Reason::UnknownDestination
+        } else {
+            Reason::DeniedByDefault
+        };
+        Ruling { action: Action::Deny, reason, rule: None }
+    }
+
+    fn is_allowed_on_another_port(&self, agent: &AgentName, target: &Target, place: &Classified<'_>) -> bool {
+        let mut allowed = false;
+        self.index.each(&target.host, place, |entry, reading| {
+            let rule = self.rule(entry.id);
+            allowed |= rule.action == Action::Allow
+                && reading == Reading::Plain
+                && rule.matches_agent(agent)
+                && !entry.ports.contain(target, place.service);
+        });
+        allowed
+    }
+
+    /// Whether the question of a rule (or of the default, for `None`) has been answered with yes.
+    fn is_answered(&self, request: &Request<'_>, rule: Option<u32>, grants: &Grants, now: i64) -> bool {
+        let name = rule.map(|id| &*self.rule(id).name);
+        if grants.cover(request.agent, request.target, name, now) {
+            return true;
+        }
+        let (Some(name), Some(standing)) = (name, self.approved.get(&request.target.host)) else { return false };
+        standing.iter().any(|approval| {
+            &*approval.rule == name
+                && approval.agent == *request.agent
+                && Ports::written(approval.port).contain(request.target, None)
+        })
+    }
+
+    /// The class's limits, changed by the rules that let the request pass: loosened by one that stands alone,
+    /// tightened by several.
+    fn limits(&self, request: &Request<'_>, place: &Classified<'_>) -> UploadLimits {
+        let class = self.document.uploads.of(place.class);
+        let (mut tightened, mut replaced) = (*class, *class);
+        let (mut first, mut alone) = (None, true);
+        self.each_match(request, place, |id, rule| {
+            if rule.action == Action::Deny {
+                return;
+            }
+            alone &= first.is_none_or(|first| first == id);
+            first = Some(id);
+            rule.uploads.tighten(&mut tightened);
+            rule.uploads.replace(&mut replaced);
+        });
+        if alone { replaced } else { tightened }
+    }
+
+    fn judgement(&self, ruling: &Ruling, target: &Target, place: &Classified<'_>) -> Judgement {
+        Judgement {
+            action: ruling.action,
+            reason: ruling.reason,
+            class: place.class,
+            service: place.service.and_then(|service| self.service_names.get(&service.id)).cloned(),
+            rule: ruling.rule.map(|id| self.rule(id).name.clone()),
+            mode: self.document.mode,
+            would: None,
+            findings: self.findings(&target.host, place),
+        }
+    }
+
+    fn findings(&self, host: &Host, place: &Classified<'_>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if place.class == Class::Unknown {
+            if let Some(like) = self.document.catalogue.look_alike(host) {
+                findings.push(Finding::LookalikeDomain { of: like.of.as_str().into() });
+            }
+            if encoded_label(host) {
+                findings.push(Finding::EncodedDataInName);
+            }
+        }
+        findings
+    }
+
+    fn denial(&self, ruling: &Ruling, target: &Target, judgement: Judgement) -> Denial {
+        // Where a rule stops the request, another entry of the allowlist would not change that.
+        let helps = matches!(
+            ruling.reason,
+            Reason::UnknownDestination | Reason::DeniedByDefault | Reason::PortRefused
+        );
+        Denial { judgement, allow_with: helps.then(|| target.authority_to_allow()) }
+    }
+}
+
+impl ByAction {
+    fn is_empty(&self) -> bool {
+        self.allow.is_none() && self.ask.is_none() && self.deny.is_none()
+    }
+}
+
+impl Target {
+    /// What has to stand in `allow` for this destination.
+    fn authority_to_allow(&self) -> String {
+        if Ports::Standard.contain(self, None) { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
+    }
+}
+
+fn min_id(kept: Option<u32>, id: u32) -> Option<u32> {
+    Some(kept.map_or(id, |kept| kept.min(id)))
+}
+
+/// Turns what would be stopped into what is let through and recorded.
+fn observe(judgement: &mut Judgement) {
+    if judgement.action != Action::Allow {
+        judgement.would = Some((judgement.action, judgement.reason));
+        judgement.action = Action::Allow;
+        judgement.reason = Reason::AllowedByObserve;
+    }
+}
+
+/// The first limit that the bytes known to leave would pass.
+fn exceeded(limits: &UploadLimits, usage: &Usage, upload: u64) -> Option<(Reason, Finding)> {
+    let checks = [
+        (upload, limits.request_block, "request_block", Reason::UploadTooLarge),
+        (usage.domain.saturating_add(upload), limits.window_block, "window_block", Reason::UploadWindowExceeded),
+        (
+            usage.agent.saturating_add(upload),
+            limits.window_block_agent,
+            "window_block_agent",
+            Reason::UploadWindowExceeded,
+        ),
+    ];
+    let (bytes, limit, of, reason) = checks.into_iter().find(|(bytes, limit, ..)| bytes > limit)?;
+    Some((reason, Finding::LargeUpload { bytes, limit, of: of.into() }))
+}
