@@ -161,7 +161,8 @@ impl Policy {
         let place = self.place(target);
         let mut said = false;
         index.each(&target.host, &place, |entry, reading| {
-            said |= reading == Reading::Plain && wanted(entry.id) && entry.ports.contain(target, place.service);
+            said |=
+                reading == Reading::Plain && wanted(entry.id) && entry.ports.contain(target, place.service);
         });
         said
     }
@@ -418,7 +419,9 @@ impl Policy {
         if grants.cover(request.agent, request.target, name, now) {
             return true;
         }
-        let (Some(name), Some(standing)) = (name, self.approved.get(&request.target.host)) else { return false };
+        let (Some(name), Some(standing)) = (name, self.approved.get(&request.target.host)) else {
+            return false;
+        };
         standing.iter().any(|approval| {
             &*approval.rule == name
                 && approval.agent == *request.agent
@@ -489,7 +492,11 @@ impl ByAction {
 impl Target {
     /// What has to stand in `allow` for this destination.
     fn authority_to_allow(&self) -> String {
-        if Ports::Standard.contain(self, None) { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
+        if Ports::Standard.contain(self, None) {
+            self.host.to_string()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -510,7 +517,12 @@ fn observe(judgement: &mut Judgement) {
 fn exceeded(limits: &UploadLimits, usage: &Usage, upload: u64) -> Option<(Reason, Finding)> {
     let checks = [
         (upload, limits.request_block, "request_block", Reason::UploadTooLarge),
-        (usage.domain.saturating_add(upload), limits.window_block, "window_block", Reason::UploadWindowExceeded),
+        (
+            usage.domain.saturating_add(upload),
+            limits.window_block,
+            "window_block",
+            Reason::UploadWindowExceeded,
+        ),
         (
             usage.agent.saturating_add(upload),
             limits.window_block_agent,

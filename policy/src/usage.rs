@@ -205,7 +205,11 @@ mod tests {
         assert_eq!(ledger.charge(&a, "x.test", 10, 0), Usage { domain: 10, agent: 10 });
         assert_eq!(ledger.charge(&a, "y.test", 5, 60 * SECOND), Usage { domain: 5, agent: 15 });
         assert_eq!(ledger.charge(&a, "x.test", 1, 599 * SECOND), Usage { domain: 11, agent: 16 });
-        assert_eq!(ledger.usage(&a, "x.test", 600 * SECOND), Usage { domain: 11, agent: 16 }, "a slice is kept whole");
+        assert_eq!(
+            ledger.usage(&a, "x.test", 600 * SECOND),
+            Usage { domain: 11, agent: 16 },
+            "a slice is kept whole"
+        );
         assert_eq!(ledger.usage(&a, "x.test", 611 * SECOND), Usage { domain: 1, agent: 6 });
         assert_eq!(ledger.usage(&a, "x.test", 2000 * SECOND), Usage::default());
         assert_eq!(ledger.usage(&agent("b"), "x.test", 599 * SECOND), Usage::default(), "agents are apart");

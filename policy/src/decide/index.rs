@@ -103,7 +103,8 @@ impl Index {
         if let Some(IpAddr::V6(v6)) = host.ip()
             && let Some(inner) = embedded(v6)
         {
-            let mut inside = |entries: &[Entry]| entries.iter().for_each(|entry| found(*entry, Reading::Embedded));
+            let mut inside =
+                |entries: &[Entry]| entries.iter().for_each(|entry| found(*entry, Reading::Embedded));
             if let Some(entries) = self.hosts.get(inner.to_string().as_str()) {
                 inside(entries);
             }
@@ -168,6 +169,8 @@ impl Ports {
 
 /// Whether a service of the machine itself is known by this port.
 fn listens(host: &Host, port: u16, service: Option<&Service>) -> bool {
-    let local = || host.as_str() == "localhost" || host.ip().is_some_and(|address| address.to_canonical().is_loopback());
+    let local = || {
+        host.as_str() == "localhost" || host.ip().is_some_and(|address| address.to_canonical().is_loopback())
+    };
     service.is_some_and(|service| service.ports.contains(&port)) && local()
 }

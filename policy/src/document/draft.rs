@@ -113,7 +113,10 @@ impl Draft {
         }
         let Some(action) = word(table, "action", action) else { return };
         if let (Action::Deny, Some(value)) = (action, table.get("uploads")) {
-            page.report(&value.span(), "`uploads` has no meaning in a rule that denies: leave it out".to_owned());
+            page.report(
+                &value.span(),
+                "`uploads` has no meaning in a rule that denies: leave it out".to_owned(),
+            );
         }
         let mut rule = Rule {
             name: Arc::from(""),
@@ -203,7 +206,11 @@ impl Draft {
             match destination.hosts {
                 Hosts::One(host) => Some((host, destination.port)),
                 _ => {
-                    page.mistake(&span, text, "is not one host: an answer is about the host that was asked about");
+                    page.mistake(
+                        &span,
+                        text,
+                        "is not one host: an answer is about the host that was asked about",
+                    );
                     None
                 }
             }
@@ -218,16 +225,36 @@ impl Draft {
         if let (Some((host, port)), Some(agent), Some((rule, _))) = (host, agent, table.text("rule")) {
             let by = table.text("by").map(|(text, _)| text.into());
             let at = table.get("at").map(|value| plain(value.get_ref()).into());
-            self.approved.push(Approval { host, port, agent, rule: rule.into(), by, at, origin: page.origin(span) });
+            self.approved.push(Approval {
+                host,
+                port,
+                agent,
+                rule: rule.into(),
+                by,
+                at,
+                origin: page.origin(span),
+            });
         }
     }
 
-    fn destinations(&mut self, page: &mut Page<'_>, table: &DeTable<'_>, key: &str, wide: bool) -> Vec<Destination> {
+    fn destinations(
+        &mut self,
+        page: &mut Page<'_>,
+        table: &DeTable<'_>,
+        key: &str,
+        wide: bool,
+    ) -> Vec<Destination> {
         let texts = table.texts(key).into_iter();
         texts.filter_map(|(text, span)| self.destination(page, text, &span, wide)).collect()
     }
 
-    fn destination(&mut self, page: &mut Page<'_>, text: &str, span: &Span, wide: bool) -> Option<Destination> {
+    fn destination(
+        &mut self,
+        page: &mut Page<'_>,
+        text: &str,
+        span: &Span,
+        wide: bool,
+    ) -> Option<Destination> {
         let destination = match Destination::parse(text) {
             Ok(destination) => destination,
             Err(message) => {
@@ -241,7 +268,11 @@ impl Draft {
             } else {
                 format!("matches names that anyone can register under `{suffix}`")
             };
-            page.mistake(span, text, &format!("{whose}: name a domain, or set `wide = true` in a `[[rule]]`"));
+            page.mistake(
+                span,
+                text,
+                &format!("{whose}: name a domain, or set `wide = true` in a `[[rule]]`"),
+            );
         }
         if let Hosts::Named(name) = &destination.hosts {
             self.names.push((name.clone(), page.origin(span)));
@@ -342,7 +373,9 @@ fn action(text: &str) -> Option<Action> {
 }
 
 fn secret_action(text: &str) -> Option<SecretAction> {
-    [SecretAction::Alert, SecretAction::Mask, SecretAction::Block].into_iter().find(|action| action.as_str() == text)
+    [SecretAction::Alert, SecretAction::Mask, SecretAction::Block]
+        .into_iter()
+        .find(|action| action.as_str() == text)
 }
 
 fn parsed<T>(
@@ -386,7 +419,11 @@ fn parse_method(text: &str) -> Result<Arc<str>, String> {
         return Err("is not a method such as `GET`".to_owned());
     }
     let upper = text.to_ascii_uppercase();
-    if upper == text { Ok(text.into()) } else { Err(format!("is not in upper case, as methods are: write `{upper}`")) }
+    if upper == text {
+        Ok(text.into())
+    } else {
+        Err(format!("is not in upper case, as methods are: write `{upper}`"))
+    }
 }
 
 fn parse_known(text: &str) -> Result<KnownFrom, String> {
@@ -395,7 +432,9 @@ fn parse_known(text: &str) -> Result<KnownFrom, String> {
         Some(("dotenv", path)) if !path.is_empty() => Ok(KnownFrom::Dotenv(path.into())),
         Some(("file", path)) if !path.is_empty() => Ok(KnownFrom::File(path.into())),
         Some(("env", name)) if !name.is_empty() && variable(name) => Ok(KnownFrom::Env(name.into())),
-        _ => Err("is not a source of known values: write `dotenv:PATH`, `file:PATH` or `env:NAME`".to_owned()),
+        _ => {
+            Err("is not a source of known values: write `dotenv:PATH`, `file:PATH` or `env:NAME`".to_owned())
+        }
     }
 }
 
@@ -443,7 +482,8 @@ fn service_spec(page: &mut Page<'_>, table: &DeTable<'_>) -> ServiceSpec {
     let text = |key: &str| table.text(key).map(|(text, _)| text.to_owned()).unwrap_or_default();
     let texts = |key: &str| table.texts(key).into_iter().map(|(text, _)| text.to_owned()).collect();
     let ports = table.get("ports").and_then(|value| value.get_ref().as_array());
-    let ports = ports.into_iter().flatten().filter_map(|port| port.get_ref().as_integer()?.as_str().parse().ok());
+    let ports =
+        ports.into_iter().flatten().filter_map(|port| port.get_ref().as_integer()?.as_str().parse().ok());
     let domains = table.table("domains").into_iter().flatten().map(|(suffix, _)| {
         let labels = table.table("domains").map(|table| table.texts(suffix.get_ref()));
         let labels = labels.into_iter().flatten().map(|(text, _)| text.to_owned());
@@ -461,7 +501,11 @@ fn service_spec(page: &mut Page<'_>, table: &DeTable<'_>) -> ServiceSpec {
         domains: domains.collect(),
         ports: ports.collect(),
         wide: table.flag("wide"),
-        credentials: table.tables("credentials").into_iter().map(|(table, _)| credential_spec(page, table)).collect(),
+        credentials: table
+            .tables("credentials")
+            .into_iter()
+            .map(|(table, _)| credential_spec(page, table))
+            .collect(),
     }
 }
 
@@ -483,8 +527,12 @@ fn all_texts(table: &DeTable<'_>) -> Vec<(String, Span)> {
     fn walk(value: &DeValue<'_>, span: Span, found: &mut Vec<(String, Span)>) {
         match value {
             DeValue::String(text) => found.push((text.to_string(), span)),
-            DeValue::Array(entries) => entries.iter().for_each(|entry| walk(entry.get_ref(), entry.span(), found)),
-            DeValue::Table(table) => table.values().for_each(|value| walk(value.get_ref(), value.span(), found)),
+            DeValue::Array(entries) => {
+                entries.iter().for_each(|entry| walk(entry.get_ref(), entry.span(), found))
+            }
+            DeValue::Table(table) => {
+                table.values().for_each(|value| walk(value.get_ref(), value.span(), found))
+            }
             _ => {}
         }
     }

@@ -105,12 +105,15 @@ static RULE: Table = Table {
     ],
 };
 
-static RULE_UPLOADS: Table = Table { name: "`uploads` of a rule", keys: &[REQUEST_ALERT, REQUEST_BLOCK, WINDOW_ALERT, WINDOW_BLOCK] };
+static RULE_UPLOADS: Table =
+    Table { name: "`uploads` of a rule", keys: &[REQUEST_ALERT, REQUEST_BLOCK, WINDOW_ALERT, WINDOW_BLOCK] };
 
 const REQUEST_ALERT: Key = key("request_alert", Shape::Size, "A larger request is a finding.");
 const REQUEST_BLOCK: Key = key("request_block", Shape::Size, "A larger request is refused.");
-const WINDOW_ALERT: Key = key("window_alert", Shape::Size, "More to one domain within the window is a finding.");
-const WINDOW_BLOCK: Key = key("window_block", Shape::Size, "More to one domain within the window is refused.");
+const WINDOW_ALERT: Key =
+    key("window_alert", Shape::Size, "More to one domain within the window is a finding.");
+const WINDOW_BLOCK: Key =
+    key("window_block", Shape::Size, "More to one domain within the window is refused.");
 
 static UPLOADS: Table = Table {
     name: "`[uploads]`",
@@ -120,14 +123,19 @@ static UPLOADS: Table = Table {
         key("window", Shape::Window, "Length of the window: `10m`."),
         WINDOW_ALERT,
         WINDOW_BLOCK,
-        key("window_block_agent", Shape::Size, "More from one agent to everywhere within the window is refused."),
+        key(
+            "window_block_agent",
+            Shape::Size,
+            "More from one agent to everywhere within the window is refused.",
+        ),
         key("model", Shape::Table(&CLASS_UPLOADS), "For endpoints that serve a model."),
         key("tool", Shape::Table(&CLASS_UPLOADS), "For other services of the catalogue."),
         key("unknown", Shape::Table(&CLASS_UPLOADS), "For everything else."),
     ],
 };
 
-static CLASS_UPLOADS: Table = Table { name: "`[uploads.CLASS]`", keys: &[REQUEST_ALERT, REQUEST_BLOCK, WINDOW_ALERT, WINDOW_BLOCK] };
+static CLASS_UPLOADS: Table =
+    Table { name: "`[uploads.CLASS]`", keys: &[REQUEST_ALERT, REQUEST_BLOCK, WINDOW_ALERT, WINDOW_BLOCK] };
 
 static SECRETS: Table = Table {
     name: "`[secrets]`",
@@ -155,12 +163,20 @@ pub(super) static KNOWN: Table = Table {
 
 static TLS: Table = Table {
     name: "`[tls]`",
-    keys: &[key("passthrough", Shape::Texts("*.pinned.example"), "What is decided and recorded, but not decrypted.")],
+    keys: &[key(
+        "passthrough",
+        Shape::Texts("*.pinned.example"),
+        "What is decided and recorded, but not decrypted.",
+    )],
 };
 
 static ADDRESSES: Table = Table {
     name: "`[addresses]`",
-    keys: &[key("allow", Shape::Texts("10.20.0.0/16"), "Addresses and blocks, each with `:PORT` or for every port.")],
+    keys: &[key(
+        "allow",
+        Shape::Texts("10.20.0.0/16"),
+        "Addresses and blocks, each with `:PORT` or for every port.",
+    )],
 };
 
 static SERVICE: Table = Table {
@@ -173,8 +189,19 @@ static SERVICE: Table = Table {
             Shape::Word(
                 "a kind",
                 &[
-                    "inference", "forge", "registry", "docs", "search", "issues", "chat", "ci", "cloud", "storage",
-                    "telemetry", "mcp", "other",
+                    "inference",
+                    "forge",
+                    "registry",
+                    "docs",
+                    "search",
+                    "issues",
+                    "chat",
+                    "ci",
+                    "cloud",
+                    "storage",
+                    "telemetry",
+                    "mcp",
+                    "other",
                 ],
             ),
             "What it is for.",
@@ -196,7 +223,11 @@ static CREDENTIAL: Table = Table {
     keys: &[
         required("detector", Shape::Text, "The detector that recognises it."),
         required("in", Shape::Texts("header:authorization"), "Where it belongs."),
-        key("hosts", Shape::Texts("api.example.com"), "The hosts that take it; all of the service where left out."),
+        key(
+            "hosts",
+            Shape::Texts("api.example.com"),
+            "The hosts that take it; all of the service where left out.",
+        ),
     ],
 };
 

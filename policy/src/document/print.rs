@@ -67,7 +67,8 @@ fn print_rule(f: &mut Formatter<'_>, rule: &Rule) -> Result {
     }
     if !rule.uploads.is_empty() {
         let limits = rule_limits(&rule.uploads).into_iter();
-        let limits = limits.filter_map(|(key, size)| size.map(|size| format!("{key} = \"{}\"", print_size(size))));
+        let limits =
+            limits.filter_map(|(key, size)| size.map(|size| format!("{key} = \"{}\"", print_size(size))));
         writeln!(f, "uploads = {{ {} }}", limits.collect::<Vec<_>>().join(", "))?;
     }
     match &rule.why {

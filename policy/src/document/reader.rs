@@ -31,8 +31,10 @@ pub(super) struct Page<'s> {
 impl<'s> Page<'s> {
     /// Parses a file and checks its shape. Where it is not TOML there is nothing to go on with.
     pub(super) fn open(source: &'s Source<'_>) -> (Page<'s>, Option<DeTable<'s>>) {
-        let line_starts = std::iter::once(0).chain(source.text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        let mut page = Page { name: source.name.into(), text: source.text, line_starts, mistakes: Vec::new() };
+        let line_starts =
+            std::iter::once(0).chain(source.text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let mut page =
+            Page { name: source.name.into(), text: source.text, line_starts, mistakes: Vec::new() };
         let (table, errors) = DeTable::parse_recoverable(source.text);
         for error in &errors {
             page.report_syntax(error);
@@ -108,7 +110,9 @@ impl<'s> Page<'s> {
             (Shape::Size, DeValue::Integer(_) | DeValue::String(_)) => {
                 self.check_scalar(value, |text| parse_size(text).map(drop));
             }
-            (Shape::Window, DeValue::String(_)) => self.check_scalar(value, |text| parse_window(text).map(drop)),
+            (Shape::Window, DeValue::String(_)) => {
+                self.check_scalar(value, |text| parse_window(text).map(drop))
+            }
             (Shape::Word(what, words), DeValue::String(word)) => self.check_word(what, words, word, &span),
             (Shape::Texts(_), DeValue::Array(entries)) => self.check_texts(key, entries),
             (Shape::Ports, DeValue::Array(entries)) => self.check_ports(entries),
@@ -172,7 +176,9 @@ impl<'s> Page<'s> {
             match entry.get_ref() {
                 DeValue::String(_) => {}
                 DeValue::Table(table) => self.check_table(&keys::KNOWN, table, entry.span()),
-                _ => self.wrong(entry, &format!("is not a string or table, as entries of `{}` are", key.name)),
+                _ => {
+                    self.wrong(entry, &format!("is not a string or table, as entries of `{}` are", key.name))
+                }
             }
         }
     }
@@ -191,7 +197,9 @@ impl<'s> Page<'s> {
             _ => quote(self.text.get(value.span()).unwrap_or("")),
         };
         let advice = match &key.shape {
-            Shape::Texts(_) | Shape::Known if value.get_ref().is_str() => format!("`{} = [{written}]`", key.name),
+            Shape::Texts(_) | Shape::Known if value.get_ref().is_str() => {
+                format!("`{} = [{written}]`", key.name)
+            }
             shape => example(key.name, shape),
         };
         let found = value.get_ref().type_str();

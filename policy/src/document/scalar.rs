@@ -44,7 +44,8 @@ pub(super) fn parse_window(text: &str) -> Result<u32, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor = PERIODS.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, factor)| *factor);
-    let seconds = number.parse::<u32>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    let seconds =
+        number.parse::<u32>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
     match seconds {
         Some(0) => Err("is no time at all: write `1s` or more".to_owned()),
         Some(seconds) if seconds > WINDOW_LIMIT => Err("is too long: write `7d` or less".to_owned()),
@@ -105,9 +106,13 @@ mod tests {
 
     #[test]
     fn windows_are_read_and_printed() {
-        for (text, seconds, printed) in
-            [("10m", 600, "10m"), ("600s", 600, "10m"), ("90s", 90, "90s"), ("2h", 7200, "2h"), ("1d", 86_400, "1d")]
-        {
+        for (text, seconds, printed) in [
+            ("10m", 600, "10m"),
+            ("600s", 600, "10m"),
+            ("90s", 90, "90s"),
+            ("2h", 7200, "2h"),
+            ("1d", 86_400, "1d"),
+        ] {
             assert_eq!(parse_window(text), Ok(seconds), "{text}");
             assert_eq!(print_window(seconds), printed);
         }

@@ -106,12 +106,20 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), String> {
 }
 
 fn inside_brackets(inside: &str) -> Result<&str, String> {
-    if inside.contains(':') { Ok(inside) } else { Err("has brackets around what is not an IPv6 address".to_owned()) }
+    if inside.contains(':') {
+        Ok(inside)
+    } else {
+        Err("has brackets around what is not an IPv6 address".to_owned())
+    }
 }
 
 fn parse_hosts(text: &str) -> Result<Hosts, String> {
     if let Some(name) = text.strip_prefix('@') {
-        return if name.is_empty() { Err("names nothing: write a name of the catalogue after `@`".to_owned()) } else { Ok(Hosts::Named(name.into())) };
+        return if name.is_empty() {
+            Err("names nothing: write a name of the catalogue after `@`".to_owned())
+        } else {
+            Ok(Hosts::Named(name.into()))
+        };
     }
     if text.contains('/') {
         let block = parse_block(text).ok_or("is not a block such as `10.20.0.0/16`")??;
@@ -124,7 +132,8 @@ fn parse_hosts(text: &str) -> Result<Hosts, String> {
         return parse_suffix(suffix);
     }
     if text.contains('*') {
-        return Err("has `*` inside a label: it stands for whole labels in front of a name, `*.example.com`".to_owned());
+        return Err("has `*` inside a label: it stands for whole labels in front of a name, `*.example.com`"
+            .to_owned());
     }
     if text.contains(':') {
         let address = text.parse().map_err(|_| "is not an IPv6 address")?;
@@ -138,7 +147,10 @@ fn parse_suffix(suffix: &str) -> Result<Hosts, String> {
         return Err("has two `*`: one stands for any number of labels".to_owned());
     }
     // `*.0.0.1` has a number for its last label, which is no name; nor is any address under a name.
-    let number = suffix.rsplit('.').next().is_some_and(|last| !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()));
+    let number = suffix
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()));
     if number {
         return Err("is a wildcard over numbers, and no wildcard matches an address: write a block such as `10.0.0.0/8`".to_owned());
     }
@@ -234,11 +246,17 @@ mod tests {
             ("[docs.rs]", "has brackets around what is not an IPv6 address"),
             ("[::1", "needs a `]` after the address"),
             ("fe80::1%eth0", "is not an IPv6 address"),
-            ("*.0.0.1", "is a wildcard over numbers, and no wildcard matches an address: write a block such as `10.0.0.0/8`"),
-            ("api*.example.com", "has `*` inside a label: it stands for whole labels in front of a name, `*.example.com`"),
+            (
+                "*.0.0.1",
+                "is a wildcard over numbers, and no wildcard matches an address: write a block such as `10.0.0.0/8`",
+            ),
+            (
+                "api*.example.com",
+                "has `*` inside a label: it stands for whole labels in front of a name, `*.example.com`",
+            ),
             ("*.*.example.com", "has two `*`: one stands for any number of labels"),
             ("127.1", "is not a host: the host is a number that is not a dotted quad such as 192.0.2.1"),
-            ("a b.test", "is not a host: the host has the character ` `"),
+            ("a b.test", "is not a host: the host has the byte 0x20"),
             ("\u{212a}.test", "has U+212A, which names do not keep: write `k.test`"),
             ("@", "names nothing: write a name of the catalogue after `@`"),
         ] {

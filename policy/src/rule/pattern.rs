@@ -62,7 +62,8 @@ impl PathPattern {
         if let Some(segment) = text.split('/').find(|segment| segment.contains("**") && *segment != "**") {
             return Err(format!("has `**` inside the segment `{segment}`: it must be a segment of its own"));
         }
-        let canonical = RequestPath::parse(encode_readable(text).as_bytes()).map_err(|error| format!("fits no request: {error}"))?;
+        let canonical = RequestPath::parse(encode_readable(text).as_bytes())
+            .map_err(|error| format!("fits no request: {error}"))?;
         let text: Arc<str> = canonical.as_str().into();
         let folded = fold(&text);
         Ok(PathPattern { folded: (folded != *text).then(|| folded.into()), text })
@@ -125,7 +126,9 @@ fn matches_segments(pattern: &str, path: &str) -> bool {
                 wanted = after;
                 continue;
             }
-            (Some((want, want_after)), Some((give, give_after))) if glob(want.as_bytes(), give.as_bytes()) => {
+            (Some((want, want_after)), Some((give, give_after)))
+                if glob(want.as_bytes(), give.as_bytes()) =>
+            {
                 (want_after, give_after)
             }
             (None, None) => return true,
