@@ -120,7 +120,8 @@ impl ClientFrames {
     fn read_payload(&mut self, mut frame: Frame, input: &mut Bytes, events: &mut Vec<FrameEvent>) {
         let taken = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(input.len());
         let masked = input.split_to(taken);
-        let clear: Bytes = masked.iter().enumerate().map(|(i, b)| b ^ frame.key[(frame.offset + i) % 4]).collect();
+        let clear: Bytes =
+            masked.iter().enumerate().map(|(i, b)| b ^ frame.key[(frame.offset + i) % 4]).collect();
         self.queue.push_back(Segment::Payload { length: taken, key: frame.key, offset: frame.offset });
         events.push(FrameEvent::Payload(clear));
         frame.offset = (frame.offset + taken) % 4;
@@ -211,7 +212,8 @@ mod tests {
     }
 
     fn pass(stream: &[u8], cut: usize) -> (Vec<u8>, Vec<u8>, usize) {
-        let (mut frames, mut out, mut clear, mut ends) = (ClientFrames::default(), BytesMut::new(), Vec::new(), 0);
+        let (mut frames, mut out, mut clear, mut ends) =
+            (ClientFrames::default(), BytesMut::new(), Vec::new(), 0);
         for piece in stream.chunks(cut) {
             let mut events = Vec::new();
             frames.push(Bytes::copy_from_slice(piece), &mut events).unwrap();

@@ -8,6 +8,7 @@ pub mod address;
 pub mod catalogue;
 pub mod chain;
 pub mod decide;
+pub mod decode;
 pub mod document;
 pub mod event;
 pub mod frame;

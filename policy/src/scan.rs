@@ -245,6 +245,18 @@ impl Scanner {
         self.kept.len() - self.released
     }
 
+    /// How many of the last bytes may still turn out to belong to a secret, whether they are held or not.
+    pub(crate) fn undecided(&self) -> usize {
+        self.held()
+    }
+
+    /// For streams that cannot be written over.
+    pub(crate) fn block_instead_of_mask(&mut self) {
+        if self.action == SecretAction::Mask {
+            self.action = SecretAction::Block;
+        }
+    }
+
     fn refuse_again(&self) -> Result<(), Found> {
         self.found.clone().map_or(Ok(()), Err)
     }

@@ -4,7 +4,8 @@
 //! contradicts `Host`, `Transfer-Encoding: gzip, chunked`, names with underscores); all of it ends here.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, Version};
@@ -76,7 +77,10 @@ fn malformed(what: impl Into<String>) -> Refusal {
 fn absolute_target(parts: &Parts) -> Result<Target, Box<BadHead>> {
     let bad = |what: String| Box::new(BadHead { refusal: malformed(what), target: None });
     let Some(authority) = parts.uri.authority() else {
-        return Err(bad("this is a proxy: it takes `CONNECT host:port` or a request with an absolute `http://` URL".into()));
+        return Err(bad(
+            "this is a proxy: it takes `CONNECT host:port` or a request with an absolute `http://` URL"
+                .into(),
+        ));
     };
     match parts.uri.scheme_str() {
         Some("http") => {}
@@ -85,7 +89,8 @@ fn absolute_target(parts: &Parts) -> Result<Target, Box<BadHead>> {
         }
         _ => return Err(bad("only `http://` URLs and CONNECT are taken".into())),
     }
-    Target::from_authority(Scheme::Http, authority.as_str().as_bytes()).map_err(|error| bad(error.to_string()))
+    Target::from_authority(Scheme::Http, authority.as_str().as_bytes())
+        .map_err(|error| bad(error.to_string()))
 }
 
 fn check_sizes(parts: &Parts, limits: &Limits) -> Result<(), Refusal> {
@@ -96,10 +101,8 @@ fn check_sizes(parts: &Parts, limits: &Limits) -> Result<(), Refusal> {
     }
     let too_many = parts.headers.len() > limits.headers;
     if too_many || head_bytes(parts) > limits.header_bytes as u64 {
-        let what = format!(
-            "its header section is over {} fields or {} bytes",
-            limits.headers, limits.header_bytes
-        );
+        let what =
+            format!("its header section is over {} fields or {} bytes", limits.headers, limits.header_bytes);
         return Err(Refusal { malformed: Malformed::Header, ..malformed(what) });
     }
     Ok(())
@@ -299,9 +302,19 @@ mod tests {
             ("GET", "http://evil.test/", &[("host", "a.test")], Err((mismatch, "another host"))),
             ("GET", "http://a.test/", &[("host", "evil.test")], Err((mismatch, "another host"))),
             ("GET", "http://a.test:81/", &[("host", "a.test")], Err((mismatch, "another host"))),
-            ("GET", "http://a.test/", &[("host", "a.test"), ("host", "b.test")], Err((malformed, "more than one"))),
+            (
+                "GET",
+                "http://a.test/",
+                &[("host", "a.test"), ("host", "b.test")],
+                Err((malformed, "more than one")),
+            ),
             ("GET", "http://a.test/", &[], Err((malformed, "no `host`"))),
-            ("GET", "http://a.test@evil.test/", &[("host", "evil.test")], Err((malformed, "user information"))),
+            (
+                "GET",
+                "http://a.test@evil.test/",
+                &[("host", "evil.test")],
+                Err((malformed, "user information")),
+            ),
             ("GET", "ftp://a.test/", &[("host", "a.test")], Err((malformed, "only `http://`"))),
             ("GET", "https://a.test/", &[("host", "a.test")], Err((malformed, "use `CONNECT"))),
             ("GET", "/latest/meta-data", &[("host", "a.test")], Err((malformed, "this is a proxy"))),
@@ -322,10 +335,20 @@ mod tests {
             ("GET", "http://a.test/x", &[host], Err((mismatch, "another host"))),
             ("GET", "/x", &[("host", "evil.test")], Err((mismatch, "another host"))),
             ("CONNECT", "evil.test:443", &[("host", "evil.test:443")], Err((malformed, "CONNECT"))),
-            ("POST", "/", &[host, ("transfer-encoding", "gzip, chunked")], Err((malformed, "transfer-encoding"))),
+            (
+                "POST",
+                "/",
+                &[host, ("transfer-encoding", "gzip, chunked")],
+                Err((malformed, "transfer-encoding")),
+            ),
             ("POST", "/", &[host, ("content_length", "5")], Err((malformed, "read as a length"))),
             ("POST", "/", &[host, ("content-length", "+5")], Err((malformed, "content-length"))),
-            ("POST", "/", &[host, ("content-length", "5"), ("content-length", "5")], Err((malformed, "content-length"))),
+            (
+                "POST",
+                "/",
+                &[host, ("content-length", "5"), ("content-length", "5")],
+                Err((malformed, "content-length")),
+            ),
             ("GET", "/", &[host, ("expect", "y 100-continue")], Err((malformed, "expect"))),
             (
                 "GET",
@@ -404,7 +427,8 @@ mod tests {
         )
         .headers;
         strip_hop_by_hop(&mut headers);
-        let left: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or(""))).collect();
+        let left: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or(""))).collect();
         assert_eq!(left, ["accept: */*", "te: trailers"]);
     }
 }

@@ -1,16 +1,16 @@
 //! Outgate's IO: the gateway that serves, and the commands people use it with.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod dial;
 pub mod folder;
+pub mod head;
 pub mod logging;
 pub mod metrics;
-pub mod running;
-pub mod tls;
-pub mod clock;
-pub mod dial;
-pub mod head;
 pub mod reply;
 pub mod resolve;
 pub mod rewind;
+pub mod running;
 pub mod slots;
+pub mod tls;

@@ -61,9 +61,9 @@ pub enum Audience {
 impl Audience {
     /// Judges by the user agent.
     pub fn of(headers: &http::HeaderMap) -> Audience {
-        let git = headers
-            .get(http::header::USER_AGENT)
-            .is_some_and(|agent| agent.as_bytes().starts_with(b"git/") || agent.as_bytes().starts_with(b"git-lfs/"));
+        let git = headers.get(http::header::USER_AGENT).is_some_and(|agent| {
+            agent.as_bytes().starts_with(b"git/") || agent.as_bytes().starts_with(b"git-lfs/")
+        });
         if git { Audience::Git } else { Audience::Json }
     }
 }
@@ -196,7 +196,9 @@ fn status_of(reason: Reason, malformed: Malformed) -> Option<StatusCode> {
             Malformed::Header => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         },
         Reason::AuditUnavailable | Reason::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-        Reason::UpstreamUnreachable | Reason::UpstreamTlsFailed | Reason::NameNotFound => StatusCode::BAD_GATEWAY,
+        Reason::UpstreamUnreachable | Reason::UpstreamTlsFailed | Reason::NameNotFound => {
+            StatusCode::BAD_GATEWAY
+        }
         Reason::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
     })
 }
