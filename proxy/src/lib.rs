@@ -1,5 +1,6 @@
 //! Outgate's IO: the gateway that serves, and the commands people use it with.
 
+pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,0 +1,117 @@
+//! The second listener: health, metrics, the API and the console's page. Never reachable through the proxy.
+//!
+//! In the order in which a request meets them: `connection` (limits and timeouts), `guard` (host, origin, token),
+//! then one handler out of [`ROUTES`]. What it shows of the gateway it asks of a [`Control`].
+
+mod answer;
+mod connection;
+mod guard;
+mod health;
+mod policy;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{MethodRouter, get, post};
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+
+use crate::config::MetricsAccess;
+use crate::metrics::Metrics;
+
+pub use connection::{Arrivals, run};
+pub use token::AdminToken;
+
+/// Longest request body that is read, in bytes.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// What the handlers work with.
+pub struct Admin {
+    /// The gateway.
+    pub control: Arc<dyn Control>,
+    /// Its series.
+    pub metrics: Arc<Metrics>,
+    /// Who may read them.
+    pub metrics_access: MetricsAccess,
+    /// What opens the rest.
+    pub token: AdminToken,
+    /// To the end of a request head, from the connection's start or the end of the last answer.
+    pub header_timeout: Duration,
+}
+
+/// What the admin listener asks of the gateway.
+pub trait Control: Send + Sync + 'static {
+    /// How the gateway is.
+    fn status(&self) -> Status;
+
+    /// Why requests would be refused now, in words for an operator; empty when the gateway is ready.
+    fn unready(&self) -> BoxFuture<'_, Vec<String>>;
+
+    /// The policy in force, as `outgate policy show --json` prints it.
+    fn policy(&self) -> serde_json::Value;
+
+    /// Reads the policy files again and puts them in force.
+    ///
+    /// # Errors
+    /// Every mistake in them; the policy in force stays.
+    fn reload(&self) -> BoxFuture<'_, Result<(), Vec<String>>>;
+}
+
+/// `/api/status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Its process.
+    pub pid: u32,
+    /// When it was ready, RFC 3339.
+    pub started: String,
+    /// Seconds since.
+    pub uptime_seconds: u64,
+    /// Digest of the policy in force, `sha256:…`.
+    pub policy: String,
+    /// Mode of the policy in force.
+    pub mode: &'static str,
+    /// Where clients connect.
+    pub listen: Vec<String>,
+    /// Where this is served.
+    pub admin: String,
+    /// The data folder.
+    pub data_dir: String,
+}
+
+struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "what a test holds `openapi.json` against"))]
+    method: &'static str,
+    path: &'static str,
+    handler: fn() -> MethodRouter<Arc<Admin>>,
+}
+
+/// Every route there is. `openapi.json` describes exactly these; a test holds the two together.
+const ROUTES: &[Route] = &[
+    Route { method: "get", path: "/healthz", handler: || get(health::alive) },
+    Route { method: "get", path: "/readyz", handler: || get(health::ready) },
+    Route { method: "get", path: "/metrics", handler: || get(health::metrics) },
+    Route { method: "get", path: "/", handler: || get(health::page) },
+    Route { method: "get", path: "/api/openapi.json", handler: || get(health::openapi) },
+    Route { method: "get", path: "/api/status", handler: || get(health::status) },
+    Route { method: "get", path: "/api/policy", handler: || get(policy::show) },
+    Route { method: "post", path: "/api/policy/reload", handler: || post(policy::reload) },
+];
+
+fn router(admin: &Arc<Admin>) -> Router {
+    let routes =
+        ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()));
+    routes
+        .fallback(answer::no_such_route)
+        .method_not_allowed_fallback(answer::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(admin), guard::check))
+        .with_state(Arc::clone(admin))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! Who may ask the admin listener: the right host, no foreign page, and the token.
+//!
+//! A browser on this machine is the way in for a web page that means harm: it can be made to send requests to
+//! loopback, under a name of the page's own (DNS rebinding) or across sites. The exact `Host` stops the one,
+//! `Origin` and `Sec-Fetch-Site` the other, and the token, which no page can know, both.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+
+use super::answer::Failure;
+use super::{Admin, health};
+use crate::config::MetricsAccess;
+
+/// How long a handler may take, its reading of the body included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where a connection came from and arrived. `None`: a Unix socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrived {
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) local: Option<SocketAddr>,
+}
+
+/// Lets a request through to its handler, or says why not; either way with the headers of a page that trusts nobody.
+pub(super) async fn check(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let mut response = match judge(&admin, &request) {
+        Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => {
+                Failure::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "this took too long").into_response()
+            }
+        },
+        Err(Refusal::Forbidden(why)) => Failure::new(StatusCode::FORBIDDEN, "forbidden", why).into_response(),
+        Err(Refusal::Unauthorized) => unauthorized(request.uri().path()),
+    };
+    harden(response.headers_mut());
+    response
+}
+
+/// Why a request goes no further.
+enum Refusal {
+    /// 403, whatever token it carries.
+    Forbidden(&'static str),
+    /// 401.
+    Unauthorized,
+}
+
+fn judge(admin: &Admin, request: &Request) -> Result<(), Refusal> {
+    // Set by our own connection loop; without it nothing is known, so nothing is allowed.
+    let Some(arrived) = request.extensions().get::<Arrived>() else {
+        return Err(Refusal::Forbidden("it is not known where this came from"));
+    };
+    let Some(host) = served_host(request.headers(), request.uri(), arrived) else {
+        return Err(Refusal::Forbidden("the `Host` of this request is not an address of the admin listener"));
+    };
+    if is_foreign(request.method(), request.headers(), host) {
+        return Err(Refusal::Forbidden("this request comes from another site's page"));
+    }
+    if is_open(admin, request.uri().path(), arrived) || admin.token.is_in(request.headers()) {
+        return Ok(());
+    }
+    Err(Refusal::Unauthorized)
+}
+
+/// The `Host`, if it is one of the names this listener has: the address the connection arrived at, or loopback.
+fn served_host<'a>(headers: &'a HeaderMap, uri: &Uri, arrived: &Arrived) -> Option<&'a str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return None };
+    let host = host.to_str().ok()?;
+    let served = match arrived.local {
+        None => host.eq_ignore_ascii_case("localhost"),
+        Some(local) => {
+            let (address, port) = (local.ip().to_canonical(), local.port());
+            let names = [
+                SocketAddr::new(address, port).to_string(),
+                format!("localhost:{port}"),
+                format!("127.0.0.1:{port}"),
+                format!("[::1]:{port}"),
+            ];
+            names.iter().any(|name| name.eq_ignore_ascii_case(host))
+        }
+    };
+    // A target in absolute form names a host, too; it must be the same (RFC 9112, section 3.2.2).
+    let same = uri.authority().is_none_or(|authority| authority.as_str().eq_ignore_ascii_case(host));
+    (served && same).then_some(host)
+}
+
+/// Whether a browser says that another site's page sent this. Following a link to the page is no harm.
+fn is_foreign(method: &Method, headers: &HeaderMap, host: &str) -> bool {
+    let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
+    let other_origin = text(&ORIGIN).is_some_and(|origin| {
+        let same = origin.split_once("://").is_some_and(|(scheme, rest)| {
+            scheme.eq_ignore_ascii_case("http") && rest.eq_ignore_ascii_case(host)
+        });
+        !same || headers.get_all(ORIGIN).iter().count() > 1
+    });
+    let fetched_across = matches!(text(&SEC_FETCH_SITE), Some("cross-site" | "same-site"));
+    let follows_link = method == Method::GET && text(&SEC_FETCH_MODE) == Some("navigate");
+    other_origin || (fetched_across && !follows_link)
+}
+
+/// What needs no token. The peer is the socket's; headers that claim another count for nothing.
+fn is_open(admin: &Admin, path: &str, arrived: &Arrived) -> bool {
+    match path {
+        "/healthz" | "/readyz" => true,
+        "/metrics" => {
+            let near = arrived.peer.is_none_or(|peer| peer.ip().to_canonical().is_loopback());
+            near && admin.metrics_access == MetricsAccess::Open
+        }
+        _ => false,
+    }
+}
+
+fn unauthorized(path: &str) -> Response {
+    // A person who opens the address in a browser gets the page; there is nothing on it to protect.
+    let mut response = match path {
+        "/" => (StatusCode::UNAUTHORIZED, health::page_response()).into_response(),
+        _ => {
+            let message =
+                "this wants `Authorization: Bearer TOKEN`; the token is in `admin.token` in the data folder";
+            Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message).into_response()
+        }
+    };
+    response
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"outgate admin\""));
+    response
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+fn harden(headers: &mut HeaderMap) {
+    for (name, value) in [
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ));
+}

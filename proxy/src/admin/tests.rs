@@ -1,0 +1,308 @@
+//! The admin listener over real sockets: what opens, what stays shut, what is said.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+const HEADER_TIMEOUT: Duration = Duration::from_millis(300);
+const TOKEN: &str = "test-token-test-token-test-token-test";
+
+/// A gateway of which everything is known.
+#[derive(Default)]
+struct Pretend {
+    unready: Mutex<Vec<String>>,
+    mistakes: Mutex<Vec<String>>,
+}
+
+impl Control for Pretend {
+    fn status(&self) -> Status {
+        Status {
+            version: "0.0.0",
+            pid: 1,
+            started: "2026-11-21T06:00:00Z".to_owned(),
+            uptime_seconds: 5,
+            policy: "sha256:00".to_owned(),
+            mode: "enforce",
+            listen: vec!["127.0.0.1:4480".to_owned()],
+            admin: "127.0.0.1:4481".to_owned(),
+            data_dir: "/data".to_owned(),
+        }
+    }
+
+    fn unready(&self) -> BoxFuture<'_, Vec<String>> {
+        let reasons = self.unready.lock().unwrap().clone();
+        Box::pin(async { reasons })
+    }
+
+    fn policy(&self) -> serde_json::Value {
+        serde_json::json!({ "mode": "enforce" })
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<(), Vec<String>>> {
+        let mistakes = self.mistakes.lock().unwrap().clone();
+        Box::pin(async { if mistakes.is_empty() { Ok(()) } else { Err(mistakes) } })
+    }
+}
+
+struct Served {
+    address: SocketAddr,
+    pretend: Arc<Pretend>,
+    stopping: CancellationToken,
+    done: tokio::task::JoinHandle<()>,
+}
+
+async fn served(metrics_access: MetricsAccess) -> Served {
+    let pretend = Arc::new(Pretend::default());
+    let admin = Arc::new(Admin {
+        control: Arc::clone(&pretend) as Arc<dyn Control>,
+        metrics: Metrics::new(),
+        metrics_access,
+        token: AdminToken::of(TOKEN.as_bytes()),
+        header_timeout: HEADER_TIMEOUT,
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, stopping) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let done = tokio::spawn(run(admin, listener, stopping.clone()));
+    Served { address, pretend, stopping, done }
+}
+
+/// What came back: status, head, body.
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Served {
+    /// Sends a head as written, `<host>` standing for the listener's address, and reads to the end.
+    async fn raw(&self, request: &str) -> Reply {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = request
+            .replace("<host>", &self.address.to_string())
+            .replace("<port>", &self.address.port().to_string());
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        let read = stream.read_to_end(&mut bytes);
+        tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Reply { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    /// A request with the right `Host` and these further lines.
+    async fn ask(&self, line: &str, headers: &str) -> Reply {
+        self.raw(&format!("{line} HTTP/1.1\r\nHost: <host>\r\nConnection: close\r\n{headers}\r\n")).await
+    }
+}
+
+fn with_token() -> String {
+    format!("Authorization: Bearer {TOKEN}\r\n")
+}
+
+#[tokio::test]
+async fn without_the_token_only_health_and_from_loopback_the_metrics_are_open() {
+    for (access, metrics) in [(MetricsAccess::Open, 200), (MetricsAccess::Token, 401)] {
+        let served = served(access).await;
+        for route in ROUTES {
+            let line = format!("{} {}", route.method.to_ascii_uppercase(), route.path);
+            let expected = match route.path {
+                "/healthz" | "/readyz" => 200,
+                "/metrics" => metrics,
+                _ => 401,
+            };
+            let reply = served.ask(&line, "").await;
+            assert_eq!(reply.status, expected, "{line} with metrics {access:?}");
+            assert_eq!(reply.head.contains("www-authenticate: bearer"), expected == 401, "{line}");
+        }
+        for wrong in ["Bearer test-token", "Basic dGVzdA==", "Bearer", ""] {
+            let reply = served.ask("POST /api/policy/reload", &format!("Authorization: {wrong}\r\n")).await;
+            assert_eq!(reply.status, 401, "`{wrong}`");
+        }
+        assert_eq!(served.ask("GET /nowhere", "").await.status, 401, "what there is is not told");
+    }
+}
+
+#[tokio::test]
+async fn with_the_token_everything_answers() {
+    let served = served(MetricsAccess::Token).await;
+    for (line, status, body) in [
+        ("GET /healthz", 200, r#"{"alive":true}"#),
+        ("GET /readyz", 200, r#"{"ready":true,"reasons":[]}"#),
+        ("GET /metrics", 200, "outgate_decisions_total"),
+        ("GET /", 200, "<h1>Outgate runs here</h1>"),
+        ("GET /api/openapi.json", 200, "openapi"),
+        ("GET /api/status", 200, r#""uptime_seconds":5"#),
+        ("GET /api/policy", 200, r#"{"mode":"enforce"}"#),
+        ("POST /api/policy/reload", 200, r#""policy":"sha256:00""#),
+        ("GET /nowhere", 404, r#"{"error":{"code":"not_found""#),
+        ("DELETE /api/policy", 405, r#"{"error":{"code":"method_not_allowed""#),
+        ("GET /api/policy/reload", 405, "method_not_allowed"),
+    ] {
+        let reply = served.ask(line, &with_token()).await;
+        assert_eq!(reply.status, status, "{line}");
+        assert!(reply.body.contains(body), "{line} says {}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn only_its_own_names_are_its_host() {
+    let served = served(MetricsAccess::Open).await;
+    let token = with_token();
+    for (head, status) in [
+        ("GET /api/status HTTP/1.1\r\nHost: <host>\r\n", 200),
+        ("GET /api/status HTTP/1.1\r\nHost: localhost:<port>\r\n", 200),
+        ("GET /api/status HTTP/1.1\r\nHost: LOCALHOST:<port>\r\n", 200),
+        ("GET /api/status HTTP/1.1\r\nHost: [::1]:<port>\r\n", 200),
+        ("GET http://<host>/api/status HTTP/1.1\r\nHost: <host>\r\n", 200),
+        ("GET http://evil.test/api/status HTTP/1.1\r\nHost: <host>\r\n", 403),
+        ("GET http://localhost:<port>/api/status HTTP/1.1\r\nHost: <host>\r\n", 403),
+        ("GET /api/status HTTP/1.1\r\nHost: evil.test:<port>\r\n", 403),
+        ("GET /api/status HTTP/1.1\r\nHost: 127.0.0.1.evil.test:<port>\r\n", 403),
+        ("GET /api/status HTTP/1.1\r\nHost: <host>.\r\n", 403),
+        ("GET /api/status HTTP/1.1\r\nHost: 127.0.0.1\r\n", 403),
+        ("GET /api/status HTTP/1.1\r\nHost: localhost\r\n", 403),
+        ("GET /api/status HTTP/1.1\r\nHost: 127.0.0.1:1\r\n", 403),
+        ("GET /api/status HTTP/1.1\r\nHost: \r\n", 403),
+        ("GET /api/status HTTP/1.1\r\n", 403),
+        ("GET /api/status HTTP/1.1\r\nHost: <host>\r\nHost: evil.test\r\n", 403),
+        ("GET /metrics HTTP/1.1\r\nHost: evil.test:<port>\r\n", 403),
+        ("GET /healthz HTTP/1.1\r\nHost: evil.test:<port>\r\n", 403),
+    ] {
+        let reply = served.raw(&format!("{head}{token}Connection: close\r\n\r\n")).await;
+        assert_eq!(reply.status, status, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn no_page_of_another_site_gets_in() {
+    let served = served(MetricsAccess::Open).await;
+    let own = format!("Origin: http://{}\r\n", served.address);
+    for (line, headers, status) in [
+        ("POST /api/policy/reload", own.as_str(), 200),
+        ("POST /api/policy/reload", "Origin: http://evil.test\r\n", 403),
+        ("POST /api/policy/reload", "Origin: null\r\n", 403),
+        ("POST /api/policy/reload", "Origin: https://<host>\r\n", 403),
+        ("POST /api/policy/reload", "Origin: http://localhost:<port>\r\n", 403),
+        ("POST /api/policy/reload", "Origin: http://<host>\r\nOrigin: http://<host>\r\n", 403),
+        ("POST /api/policy/reload", "Content-Type: text/plain\r\nSec-Fetch-Site: cross-site\r\n", 403),
+        ("POST /api/policy/reload", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n", 403),
+        ("GET /metrics", "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: no-cors\r\n", 403),
+        ("GET /api/status", "Sec-Fetch-Site: same-origin\r\n", 200),
+        ("GET /", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n", 200),
+    ] {
+        let reply = served.ask(line, &format!("{headers}{}", with_token())).await;
+        assert_eq!(reply.status, status, "{line} {headers}");
+        assert!(!reply.head.contains("access-control-"), "{line} {headers}");
+    }
+}
+
+#[tokio::test]
+async fn headers_that_claim_another_peer_count_for_nothing() {
+    let served = served(MetricsAccess::Token).await;
+    let claims = "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nForwarded: for=127.0.0.1\r\n";
+    assert_eq!(served.ask("GET /metrics", claims).await.status, 401);
+    assert_eq!(served.ask("GET /api/status", claims).await.status, 401);
+}
+
+#[tokio::test]
+async fn every_answer_is_hardened() {
+    let served = served(MetricsAccess::Open).await;
+    for (line, headers) in
+        [("GET /", ""), ("GET /", "Origin: null\r\n"), ("GET /healthz", ""), ("GET /nowhere", "")]
+    {
+        let head = served.ask(line, headers).await.head;
+        for expected in [
+            "cache-control: no-store",
+            "x-content-type-options: nosniff",
+            "x-frame-options: deny",
+            "referrer-policy: no-referrer",
+            "cross-origin-resource-policy: same-origin",
+            "content-security-policy: default-src 'none'",
+        ] {
+            assert_eq!(head.matches(expected).count(), 1, "{line} {headers}: `{expected}` in\n{head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_anywhere() {
+    let served = served(MetricsAccess::Open).await;
+    let reply = served.ask("GET /", &with_token()).await;
+    assert!(reply.head.contains("style-src 'sha256-"), "{}", reply.head);
+    for foreign in ["<script", "http://", "https://", "src=", "url(", "@import", " style="] {
+        let found = reply.body.find(foreign).map(|at| &reply.body[at..][..20]);
+        assert_eq!(found, None);
+    }
+    let unauthorized = served.ask("GET /", "").await;
+    assert_eq!((unauthorized.status, unauthorized.body), (401, reply.body));
+}
+
+#[tokio::test]
+async fn readiness_and_reload_say_what_is_wrong() {
+    let served = served(MetricsAccess::Open).await;
+    *served.pretend.unready.lock().unwrap() = vec!["the store cannot be written".to_owned()];
+    let reply = served.ask("GET /readyz", "").await;
+    let expected = r#"{"ready":false,"reasons":["the store cannot be written"]}"#;
+    assert_eq!((reply.status, reply.body.as_str()), (503, expected));
+    assert_eq!(served.ask("GET /healthz", "").await.status, 200, "it still lives");
+    *served.pretend.mistakes.lock().unwrap() =
+        vec!["policy.toml:1: a".to_owned(), "policy.toml:2: b".to_owned()];
+    let reply = served.ask("POST /api/policy/reload", &with_token()).await;
+    let expected = r#"{"error":{"code":"bad_policy","message":"the policy in force stays: policy.toml:1: a\npolicy.toml:2: b"}}"#;
+    assert_eq!((reply.status, reply.body.as_str()), (422, expected));
+}
+
+#[tokio::test]
+async fn a_client_that_sends_no_head_is_let_go() {
+    let served = served(MetricsAccess::Open).await;
+    for start in ["", "GET /healthz HTTP/1.1\r\nHost: "] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await;
+        assert!(ended.is_ok(), "`{start}` was kept");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_listener_takes_nobody_and_ends() {
+    let served = served(MetricsAccess::Open).await;
+    let idle = TcpStream::connect(served.address).await.unwrap();
+    assert_eq!(served.ask("GET /healthz", "").await.status, 200);
+    served.stopping.cancel();
+    tokio::time::timeout(Duration::from_secs(3), served.done)
+        .await
+        .expect("an idle client does not hold it")
+        .unwrap();
+    drop(idle);
+    assert!(TcpStream::connect(served.address).await.is_err());
+}
+
+#[test]
+fn the_description_lists_exactly_the_routes() {
+    let document: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+    let mut described = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            assert!(
+                operation["summary"].is_string() && operation["responses"].is_object(),
+                "{method} {path}"
+            );
+            described.insert((method.as_str(), path.as_str()));
+        }
+    }
+    let served: BTreeSet<_> = ROUTES.iter().map(|route| (route.method, route.path)).collect();
+    assert_eq!(described, served);
+    let text = document.to_string();
+    for reference in text.split("#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(document["components"]["schemas"][name].is_object(), "`{name}` is not described");
+    }
+}
