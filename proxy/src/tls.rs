@@ -12,7 +12,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use ca::{Authority, AuthorityError};
 pub use mint::{Mint, MintError};
-pub use upstream::{UpstreamTls, UpstreamTlsError};
+pub use upstream::{UpstreamTls, UpstreamTlsError, trusted_roots};
 
 /// The application protocols spoken on both sides, the preferred one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
