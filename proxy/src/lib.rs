@@ -1,6 +1,7 @@
 //! Outgate's IO: the gateway that serves, and the commands people use it with.
 
 pub mod admin;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -14,4 +15,5 @@ pub mod resolve;
 pub mod rewind;
 pub mod running;
 pub mod slots;
+pub mod store;
 pub mod tls;

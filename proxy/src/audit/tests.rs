@@ -1,0 +1,250 @@
+//! The recorder against stores that work, fail, and work again.
+
+use std::time::Instant;
+
+use policy::record::OutcomeKind;
+use policy::verdict::{Action, Reason};
+use sqlx::Connection;
+
+use super::*;
+use crate::store::query::Filter;
+use crate::store::tests::{Folder, decision, outcome};
+use crate::store::{Opened, Store};
+
+async fn started() -> (Folder, Store, Recorder) {
+    let folder = Folder::new();
+    let Opened { store, writer, .. } = folder.open().await;
+    (folder, store, Recorder::start(writer))
+}
+
+/// Every decision's host with how it ended, oldest first; fails where the chain is not whole.
+async fn ends(folder: &Folder, store: &Store) -> Vec<(String, Option<OutcomeKind>)> {
+    let mut views = store.decisions(&Filter::default()).await.unwrap();
+    views.reverse();
+    let report = store.verify(|_| {}).await.unwrap();
+    assert_eq!(report.first_bad, None, "{}", folder.path().display());
+    views.into_iter().map(|view| (view.host.unwrap().as_str().to_owned(), view.outcome)).collect()
+}
+
+async fn exchange(recorder: &Recorder, host: &'static str) -> Result<(), AuditUnavailable> {
+    let decision = decision(host);
+    recorder.decision(&decision).await?;
+    recorder.outcome(&outcome(&decision));
+    Ok(())
+}
+
+fn completed(host: &str) -> (String, Option<OutcomeKind>) {
+    (host.to_owned(), Some(OutcomeKind::Completed))
+}
+
+#[tokio::test]
+async fn a_decision_is_in_the_store_when_the_recorder_says_so() {
+    let (_folder, store, recorder) = started().await;
+    let decision = decision("a.example");
+    recorder.decision(&decision).await.unwrap();
+    let view = store.decision(decision.id).await.unwrap().unwrap();
+    assert_eq!((view.seq, view.outcome), (1, None));
+    recorder.outcome(&outcome(&decision));
+    recorder.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_writes_everything_and_refuses_what_comes_later() {
+    let (folder, store, recorder) = started().await;
+    for _ in 0..20 {
+        exchange(&recorder, "a.example").await.unwrap();
+    }
+    recorder.close().await.unwrap();
+    assert_eq!(exchange(&recorder, "late.example").await, Err(AuditUnavailable));
+    let store = {
+        drop(store);
+        Store::open_read_only(folder.path()).await.unwrap()
+    };
+    assert_eq!(ends(&folder, &store).await, vec![completed("a.example"); 20]);
+    assert_eq!(folder.open().await.interrupted, 0);
+}
+
+#[tokio::test]
+async fn many_at_once_are_committed_in_groups_and_the_chain_has_no_gap() {
+    let (folder, store, recorder) = started().await;
+    let tasks: Vec<_> = (0..200)
+        .map(|_| {
+            let recorder = recorder.clone();
+            tokio::spawn(async move { exchange(&recorder, "a.example").await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    assert_eq!(store.last_seq().await.unwrap(), 401);
+    let commits = recorder.counters().commits.load(Ordering::Relaxed);
+    assert!(commits <= 40, "{commits} commits for 401 records are no groups");
+    assert_eq!(recorder.counters().records.load(Ordering::Relaxed), 401);
+    assert_eq!(recorder.counters().queue_depth.load(Ordering::Relaxed), 0);
+    assert_eq!(ends(&folder, &store).await.len(), 200);
+}
+
+#[tokio::test]
+async fn a_second_outcome_or_one_without_decision_is_left_out() {
+    let (_folder, store, recorder) = started().await;
+    let [known, unknown] = ["a.example", "b.example"].map(decision);
+    recorder.decision(&known).await.unwrap();
+    recorder.outcome(&outcome(&unknown));
+    recorder.outcome(&outcome(&known));
+    recorder.outcome(&outcome(&known));
+    recorder.abandon(known.id);
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    assert_eq!(store.last_seq().await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn who_is_dropped_while_waiting_leaves_an_abandoned_exchange() {
+    let (folder, store, recorder) = started().await;
+    let decision = decision("a.example");
+    {
+        let mut waiting = Box::pin(recorder.decision(&decision));
+        // Polled once, so that it is queued; never again.
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+    }
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    assert_eq!(ends(&folder, &store).await, [("a.example".to_owned(), Some(OutcomeKind::Abandoned))]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_store_refuses_within_two_seconds_and_recovers() {
+    let (folder, store, recorder) = started().await;
+    let open = decision("open.example");
+    recorder.decision(&open).await.unwrap();
+    let mut stranger = folder.stranger().await;
+    let lock = stranger.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+
+    let started = Instant::now();
+    let attempts: Vec<_> = (0..100)
+        .map(|_| {
+            let recorder = recorder.clone();
+            tokio::spawn(async move { exchange(&recorder, "refused.example").await })
+        })
+        .collect();
+    recorder.outcome(&outcome(&open));
+    for attempt in attempts {
+        assert_eq!(attempt.await.unwrap(), Err(AuditUnavailable));
+    }
+    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+    assert!(recorder.counters().failures.load(Ordering::Relaxed) >= 1);
+
+    lock.rollback().await.unwrap();
+    exchange(&recorder, "after.example").await.unwrap();
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    assert_eq!(ends(&folder, &store).await, [completed("open.example"), completed("after.example")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outcomes_are_written_when_a_lock_goes_without_anybody_asking() {
+    let (folder, store, recorder) = started().await;
+    let open = decision("open.example");
+    recorder.decision(&open).await.unwrap();
+    let mut stranger = folder.stranger().await;
+    let lock = stranger.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+    recorder.outcome(&outcome(&open));
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    lock.rollback().await.unwrap();
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if store.last_seq().await.unwrap() == 2 {
+            break;
+        }
+    }
+    assert_eq!(ends(&folder, &store).await, [completed("open.example")]);
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_and_recovers() {
+    let folder = Folder::new();
+    let Opened { store, mut writer, .. } = folder.open().await;
+    writer.limit_pages(Some(40)).await;
+    let recorder = Recorder::start(writer);
+    let mut kept = 0;
+    let refused = loop {
+        match exchange(&recorder, "a.example").await {
+            Ok(()) => kept += 1,
+            Err(error) => break error,
+        }
+        assert!(kept < 10_000, "the store is never full");
+    };
+    assert_eq!(refused, AuditUnavailable);
+    // Room returns: what may be dropped is dropped.
+    folder.execute("DROP INDEX records_host").await;
+    folder.execute("VACUUM").await;
+    exchange(&recorder, "a.example").await.unwrap();
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    assert_eq!(ends(&folder, &store).await, vec![completed("a.example"); kept + 1]);
+}
+
+#[tokio::test]
+async fn a_store_that_was_moved_refuses_until_it_is_back() {
+    let (folder, store, recorder) = started().await;
+    exchange(&recorder, "before.example").await.unwrap();
+    let (there, away) = (folder.database(), folder.path().join("away.db"));
+    std::fs::rename(&there, &away).unwrap();
+    assert_eq!(exchange(&recorder, "away.example").await, Err(AuditUnavailable));
+    assert_eq!(exchange(&recorder, "away.example").await, Err(AuditUnavailable));
+    std::fs::rename(&away, &there).unwrap();
+    exchange(&recorder, "after.example").await.unwrap();
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    assert_eq!(ends(&folder, &store).await, [completed("before.example"), completed("after.example")]);
+}
+
+#[tokio::test]
+async fn another_database_in_its_place_is_not_written_to() {
+    let (folder, _store, recorder) = started().await;
+    exchange(&recorder, "before.example").await.unwrap();
+    let there = folder.database();
+    std::fs::remove_file(&there).unwrap();
+    assert_eq!(exchange(&recorder, "gone.example").await, Err(AuditUnavailable));
+    std::fs::write(&there, "").unwrap();
+    assert_eq!(exchange(&recorder, "empty.example").await, Err(AuditUnavailable));
+}
+
+#[tokio::test]
+async fn a_removed_log_does_not_lose_what_it_held() {
+    let (folder, store, recorder) = started().await;
+    exchange(&recorder, "before.example").await.unwrap();
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    std::fs::remove_file(folder.path().join("outgate.db-wal")).unwrap();
+    exchange(&recorder, "after.example").await.unwrap();
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    assert_eq!(ends(&folder, &store).await, [completed("before.example"), completed("after.example")]);
+}
+
+#[tokio::test]
+async fn a_decision_refused_but_written_is_ended_as_refused() {
+    let folder = Folder::new();
+    let Opened { store, mut writer, .. } = folder.open().await;
+    writer.fail_after_commit();
+    let recorder = Recorder::start(writer);
+    let decision = decision("a.example");
+    assert_eq!(recorder.decision(&decision).await, Err(AuditUnavailable));
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    let view = store.decision(decision.id).await.unwrap().unwrap();
+    assert_eq!(
+        (view.action, view.reason, view.decided, view.outcome),
+        (Action::Deny, Reason::AuditUnavailable, Some(Action::Allow), Some(OutcomeKind::Denied))
+    );
+    assert_eq!(store.last_seq().await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn a_chain_that_somebody_else_continued_wrongly_stops_the_gateway_from_allowing() {
+    let (folder, store, recorder) = started().await;
+    exchange(&recorder, "before.example").await.unwrap();
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    folder
+        .execute("INSERT INTO records (seq, kind, time, record, hash) VALUES (4, 'event', 0, '{\"event\":\"stopped\"}', zeroblob(32))")
+        .await;
+    assert_eq!(exchange(&recorder, "after.example").await, Err(AuditUnavailable));
+    folder.execute("DELETE FROM records WHERE seq = 4").await;
+    exchange(&recorder, "after.example").await.unwrap();
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    assert_eq!(ends(&folder, &store).await, [completed("before.example"), completed("after.example")]);
+}

@@ -1,0 +1,188 @@
+//! Everything that is kept: the audit chain, agents and sessions, in SQLite in the data folder.
+//!
+//! Writing goes through one [`Writer`], which alone knows the end of the chain; reading through a few
+//! connections that cannot write. Commands read beside a running gateway, and may append beside it, too.
+
+pub mod agents;
+mod change;
+mod entry;
+mod file;
+mod findings;
+pub mod query;
+mod recover;
+pub mod sessions;
+mod sqlite;
+pub mod verify;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use policy::chain::BadRecord;
+use sqlx::SqlitePool;
+
+pub use change::{Change, NewSession};
+pub use entry::{Closing, Entry};
+pub use writer::{CommitError, Settled, Writer};
+
+use crate::config::Durability;
+use crate::running::Claim;
+
+/// Name of the database in the data folder.
+pub const FILE_NAME: &str = "outgate.db";
+
+/// How the gateway's store is opened.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The data folder; it exists.
+    pub data_dir: PathBuf,
+    /// What a committed record survives.
+    pub durability: Durability,
+}
+
+/// The store, for reading. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// A file in the data folder.
+    Sqlite(Arc<Sqlite>),
+}
+
+/// A database file and the connections that read it.
+#[derive(Debug)]
+pub struct Sqlite {
+    data_dir: PathBuf,
+    readers: ArcSwap<SqlitePool>,
+}
+
+/// What opening gives the gateway.
+#[derive(Debug)]
+pub struct Opened {
+    /// For reading.
+    pub store: Store,
+    /// For the recorder.
+    pub writer: Writer,
+    /// Exchanges the gateway before this one left without an end, now marked `interrupted`.
+    pub interrupted: usize,
+}
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is none yet.
+    #[error("nothing has been recorded yet: there is no `{}`", .0.display())]
+    Missing(PathBuf),
+    /// The file cannot be made or made private.
+    #[error("cannot make `{}` private to its owner: {error}", path.display())]
+    File {
+        /// The database.
+        path: PathBuf,
+        /// What went wrong.
+        error: std::io::Error,
+    },
+    /// The database cannot be opened.
+    #[error("cannot open the store `{}`: {}", path.display(), database_words(error))]
+    Open {
+        /// The database.
+        path: PathBuf,
+        /// What went wrong.
+        error: sqlx::Error,
+    },
+    /// Its tables cannot be brought up to date.
+    #[error("cannot bring the store `{}` up to date: {error}", path.display())]
+    Migrate {
+        /// The database.
+        path: PathBuf,
+        /// What went wrong.
+        error: sqlx::migrate::MigrateError,
+    },
+    /// The end of the audit chain is not what was written.
+    #[error("the audit record in `{}` is not intact: {bad}; `outgate audit verify` tells more", path.display())]
+    Tampered {
+        /// The database.
+        path: PathBuf,
+        /// The first record that is wrong.
+        bad: BadRecord,
+    },
+    /// What a gateway that died left open cannot be closed.
+    #[error("cannot write to the store `{}`: {error}", path.display())]
+    Write {
+        /// The database.
+        path: PathBuf,
+        /// What went wrong.
+        error: CommitError,
+    },
+    /// A query failed.
+    #[error("cannot read the store: {}", database_words(.0))]
+    Read(#[from] sqlx::Error),
+    /// A row is not what the program writes.
+    #[error("cannot read the store: {0}")]
+    Row(BadRecord),
+}
+
+impl Store {
+    /// Opens the gateway's store: makes it where there is none, brings it up to date, verifies the end of the chain
+    /// and marks what a gateway that died left open. The claim shows that no other gateway does so at once.
+    ///
+    /// # Errors
+    /// Any reason not to listen.
+    pub async fn open(options: &StoreOptions, _claim: &Claim) -> Result<Opened, StoreError> {
+        let path = options.data_dir.join(FILE_NAME);
+        file::make_private(&path).map_err(|error| StoreError::File { path: path.clone(), error })?;
+        let (store, mut writer) = sqlite::open(&options.data_dir, options.durability).await?;
+        let interrupted = writer.recover(&path).await?;
+        Ok(Opened { store, writer, interrupted })
+    }
+
+    /// Opens the store to change something from a command, whether or not a gateway runs.
+    ///
+    /// # Errors
+    /// A store that cannot be opened or brought up to date.
+    pub async fn open_beside(data_dir: &Path) -> Result<(Store, Writer), StoreError> {
+        let path = data_dir.join(FILE_NAME);
+        file::make_private(&path).map_err(|error| StoreError::File { path: path.clone(), error })?;
+        let (store, mut writer) = sqlite::open(data_dir, Durability::Power).await?;
+        writer.load_head().await.map_err(|error| StoreError::Write { path, error })?;
+        Ok((store, writer))
+    }
+
+    /// Opens the store for reading only, whether or not a gateway runs.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] before anything was recorded.
+    pub async fn open_read_only(data_dir: &Path) -> Result<Store, StoreError> {
+        let path = data_dir.join(FILE_NAME);
+        if !path.exists() {
+            return Err(StoreError::Missing(path));
+        }
+        let readers = sqlite::readers(&path);
+        let opened = readers.acquire().await;
+        drop(opened.map_err(|error| StoreError::Open { path, error })?);
+        Ok(Store::Sqlite(Arc::new(Sqlite {
+            data_dir: data_dir.to_owned(),
+            readers: ArcSwap::from_pointee(readers),
+        })))
+    }
+
+    /// The data folder.
+    pub fn data_dir(&self) -> &Path {
+        let Store::Sqlite(sqlite) = self;
+        &sqlite.data_dir
+    }
+
+    fn readers(&self) -> SqlitePool {
+        let Store::Sqlite(sqlite) = self;
+        SqlitePool::clone(&sqlite.readers.load())
+    }
+}
+
+/// What the database says, without the library's words around it.
+fn database_words(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

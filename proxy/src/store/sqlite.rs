@@ -1,0 +1,79 @@
+//! How SQLite is opened: write-ahead log, one connection that writes, a few that only read.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection};
+
+use super::{FILE_NAME, Sqlite, Store, StoreError, Writer};
+use crate::config::Durability;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+
+/// How long a statement waits for another process that holds the database. A request waits as long for its
+/// decision before it is refused.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Each reader is a thread; the console and the log need no more.
+const READERS: u32 = 3;
+const READER_IDLE: Duration = Duration::from_secs(60);
+/// A log that grew in a burst shrinks to this size again.
+const LOG_BYTES: &str = "67108864";
+
+/// Opens or makes the database, brings its tables up to date.
+pub(super) async fn open(data_dir: &Path, durability: Durability) -> Result<(Store, Writer), StoreError> {
+    let path = data_dir.join(FILE_NAME);
+    let mut connection = connect_writer(&path, durability)
+        .await
+        .map_err(|error| StoreError::Open { path: path.clone(), error })?;
+    migrate(&path, &mut connection).await?;
+    let readers = ArcSwap::from_pointee(readers(&path));
+    let sqlite = Arc::new(Sqlite { data_dir: data_dir.to_owned(), readers });
+    let writer = Writer::new(connection, &path, durability, Arc::clone(&sqlite));
+    Ok((Store::Sqlite(sqlite), writer))
+}
+
+async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    MIGRATIONS.run(connection).await.map_err(|error| StoreError::Migrate { path: path.to_owned(), error })
+}
+
+/// The connection that writes.
+pub(super) async fn connect_writer(
+    path: &Path,
+    durability: Durability,
+) -> Result<SqliteConnection, sqlx::Error> {
+    let synchronous = match durability {
+        Durability::Commit => SqliteSynchronous::Normal,
+        Durability::Power => SqliteSynchronous::Full,
+    };
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("journal_size_limit", LOG_BYTES)
+        .thread_name(|_| "store-writer".to_owned())
+        .disable_statement_logging();
+    SqliteConnection::connect_with(&options).await
+}
+
+/// Connections that read; made when first needed.
+pub(super) fn readers(path: &Path) -> SqlitePool {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .thread_name(|_| "store-reader".to_owned())
+        .disable_statement_logging();
+    SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .idle_timeout(READER_IDLE)
+        .test_before_acquire(false)
+        .connect_lazy_with(options)
+}

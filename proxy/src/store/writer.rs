@@ -1,0 +1,497 @@
+//! The one that appends to the chain: numbers and hashes advance on commit, never before.
+//!
+//! A command may append beside a running gateway. Numbers are taken without asking; where another process took
+//! them first the insert fails on the primary key, and the writer reads what was added, checks that it continues
+//! the chain, and tries again.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use policy::chain::{BadRecord, Found, Hash, Head, Verifier};
+use policy::record::Record;
+use policy::verdict::{Action, Reason};
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
+use sqlx::{Arguments, AssertSqlSafe, Connection, Row as _};
+use ulid::Ulid;
+
+use super::entry::{Body, DecisionColumns, Entry, OutcomeColumns, PlannedChange, Text};
+use super::file::OpenFiles;
+use super::recover::Mark;
+use super::{Sqlite, database_words, sqlite};
+use crate::config::Durability;
+
+/// How often another process may get in between before the writer gives up for this batch.
+const TRIES: usize = 5;
+/// The head of the chain and the open decisions are noted this often, so that a start has little to look through.
+const MARK_EVERY: Duration = Duration::from_secs(1);
+/// Rows a statement inserts at most, a power of two; one statement is prepared for each power up to it.
+const LARGEST_INSERT: usize = 64;
+
+/// Appends to the chain.
+#[derive(Debug)]
+pub struct Writer {
+    pub(super) connection: SqliteConnection,
+    pub(super) head: Head,
+    pub(super) open: HashMap<Ulid, OpenDecision>,
+    pub(super) marked: Option<Instant>,
+    durability: Durability,
+    files: OpenFiles,
+    shared: Arc<Sqlite>,
+    /// What a commit that failed would have appended; whether it was is found out before the next.
+    unsure: Option<Plan>,
+    #[cfg(test)]
+    lie: bool,
+}
+
+/// What the writer remembers of a decision until its outcome comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenDecision {
+    pub seq: u64,
+    pub action: Action,
+    pub reason: Reason,
+}
+
+/// Why nothing was committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Another process holds the database.
+    #[error("the store is locked by another process")]
+    Locked,
+    /// There is no room.
+    #[error("the store or its disk is full")]
+    Full,
+    /// It may not be written.
+    #[error("the store is read-only")]
+    ReadOnly,
+    /// The file was moved or removed.
+    #[error("`{}` was moved, removed or replaced", .0.display())]
+    Gone(PathBuf),
+    /// Something else wrote to the chain, and wrongly.
+    #[error("the audit chain was changed by something else: {0}")]
+    Foreign(BadRecord),
+    /// A change that no longer applies.
+    #[error("this has changed in the meantime")]
+    Stale,
+    /// Anything else the database says.
+    #[error("the store failed: {}", database_words(.0))]
+    Database(sqlx::Error),
+}
+
+/// What became of a batch whose commit failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It was not written.
+    Nothing,
+    /// It was written, although the commit said otherwise.
+    Written,
+}
+
+/// A batch with its place in the chain.
+#[derive(Debug, Default)]
+struct Plan {
+    rows: Vec<Row>,
+    last_words: Vec<(u64, Action, Reason)>,
+    opened: HashMap<Ulid, OpenDecision>,
+    closed: HashSet<Ulid>,
+    changes: Vec<PlannedChange>,
+    head: Option<Head>,
+}
+
+#[derive(Debug)]
+struct Row {
+    head: Head,
+    text: Text,
+    columns: Columns,
+}
+
+#[derive(Debug)]
+enum Columns {
+    Decision(Arc<DecisionColumns>),
+    Outcome(u64, OutcomeColumns),
+    Event,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: SqliteConnection,
+        path: &Path,
+        durability: Durability,
+        shared: Arc<Sqlite>,
+    ) -> Writer {
+        Writer {
+            connection,
+            head: Head::GENESIS,
+            open: HashMap::new(),
+            marked: None,
+            durability,
+            files: OpenFiles::look(path),
+            shared,
+            unsure: None,
+            #[cfg(test)]
+            lie: false,
+        }
+    }
+
+    /// The last record.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// How many exchanges have a decision and no outcome yet.
+    pub fn open_decisions(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Writes a batch in one transaction. Outcomes and endings of decisions that are not open are left out.
+    ///
+    /// # Errors
+    /// Nothing was written, as far as the database says; [`Writer::settle`] makes sure.
+    pub async fn commit(&mut self, batch: &[Entry]) -> Result<(), CommitError> {
+        debug_assert!(self.unsure.is_none(), "a failed commit is settled before the next");
+        if !self.files.are_there() {
+            self.reopen().await?;
+        }
+        for _ in 0..TRIES {
+            let plan = self.plan(batch);
+            let Some(_) = plan.head else { return Ok(()) };
+            match self.write(&plan).await {
+                #[cfg(test)]
+                Ok(()) if std::mem::take(&mut self.lie) => {
+                    self.unsure = Some(plan);
+                    return Err(CommitError::Full);
+                }
+                Ok(()) => {
+                    self.adopt(plan);
+                    return Ok(());
+                }
+                Err(CommitError::Database(error)) if is_taken(&error) => {
+                    if self.catch_up().await? == 0 {
+                        return Err(CommitError::Database(error));
+                    }
+                }
+                Err(error) => {
+                    self.unsure = Some(plan);
+                    return Err(error);
+                }
+            }
+        }
+        Err(CommitError::Locked)
+    }
+
+    /// Finds out whether the batch of a failed commit was written after all. After an error at the very end of a
+    /// commit the database itself may not know.
+    ///
+    /// # Errors
+    /// A store that cannot be read now either.
+    pub async fn settle(&mut self) -> Result<Settled, CommitError> {
+        let Some(plan) = self.unsure.take() else { return Ok(Settled::Nothing) };
+        let last = plan.head.map(|head| head.hash);
+        match self.rows_after_head().await {
+            Ok(rows)
+                if rows.iter().any(|row| {
+                    row.try_get("hash").ok().and_then(|hash: &[u8]| Hash::from_bytes(hash)) == last
+                }) =>
+            {
+                self.adopt(plan);
+                self.catch_up().await?;
+                Ok(Settled::Written)
+            }
+            Ok(_) => Ok(Settled::Nothing),
+            Err(error) => {
+                self.unsure = Some(plan);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Notes the end of the chain, so that the next start finds that nothing is missing.
+    ///
+    /// # Errors
+    /// As for any commit.
+    pub async fn mark(&mut self) -> Result<(), CommitError> {
+        Mark::of(self.head, self.open.values().map(|open| open.seq)).write(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// Closes the connection, which lets SQLite tidy its files.
+    pub async fn close(self) {
+        self.shared.readers.load().close().await;
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(%error, "the store did not close cleanly");
+        }
+    }
+
+    fn plan(&self, batch: &[Entry]) -> Plan {
+        let mut plan = Plan { rows: Vec::with_capacity(batch.len()), ..Plan::default() };
+        for Entry(body) in batch {
+            match body {
+                Body::Decision(text, columns) => {
+                    let head = self.append(&mut plan, text.clone(), Columns::Decision(Arc::clone(columns)));
+                    let open = OpenDecision { seq: head.seq, action: columns.action, reason: columns.reason };
+                    plan.opened.insert(columns.id, open);
+                }
+                Body::Outcome(text, columns) => self.end(&mut plan, text.clone(), *columns),
+                Body::Close(decision, closing) => {
+                    let Some(open) = self.opened(&plan, *decision) else { continue };
+                    let outcome = closing.outcome(*decision, open.action, open.reason);
+                    let text = Text::new(outcome.canonical(), outcome.time);
+                    self.end(&mut plan, text, OutcomeColumns::of(&outcome));
+                }
+                Body::Event(text, change) => {
+                    self.append(&mut plan, text.clone(), Columns::Event);
+                    plan.changes.extend(change.clone());
+                }
+            }
+        }
+        plan
+    }
+
+    fn append(&self, plan: &mut Plan, text: Text, columns: Columns) -> Head {
+        let head = plan.head.unwrap_or(self.head).follow(text.canonical.as_bytes());
+        plan.rows.push(Row { head, text, columns });
+        plan.head = Some(head);
+        head
+    }
+
+    fn end(&self, plan: &mut Plan, text: Text, columns: OutcomeColumns) {
+        let Some(open) = self.opened(plan, columns.decision) else {
+            tracing::debug!(decision = %columns.decision, "an outcome without an open decision is left out");
+            return;
+        };
+        self.append(plan, text, Columns::Outcome(open.seq, columns));
+        plan.closed.insert(columns.decision);
+        if (open.action, open.reason) != (columns.action, columns.reason) {
+            plan.last_words.push((open.seq, columns.action, columns.reason));
+        }
+    }
+
+    fn opened(&self, plan: &Plan, decision: Ulid) -> Option<OpenDecision> {
+        if plan.closed.contains(&decision) {
+            return None;
+        }
+        self.open.get(&decision).or_else(|| plan.opened.get(&decision)).copied()
+    }
+
+    fn adopt(&mut self, plan: Plan) {
+        self.head = plan.head.unwrap_or(self.head);
+        self.open.extend(plan.opened);
+        for decision in &plan.closed {
+            self.open.remove(decision);
+        }
+    }
+
+    async fn write(&mut self, plan: &Plan) -> Result<(), CommitError> {
+        let mark = self.marked.is_some_and(|marked| marked.elapsed() >= MARK_EVERY);
+        let one_statement = plan.rows.len().is_power_of_two() && plan.rows.len() <= LARGEST_INSERT;
+        if one_statement && plan.last_words.is_empty() && plan.changes.is_empty() && !mark {
+            // A statement alone is a transaction, and saves two trips to the connection's thread.
+            return Ok(insert(&mut self.connection, &plan.rows).await?);
+        }
+        let mark = mark.then(|| self.mark_after(plan));
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        let mut rest = plan.rows.as_slice();
+        while !rest.is_empty() {
+            let size = LARGEST_INSERT.min(1 << rest.len().ilog2());
+            let (rows, after) = rest.split_at(size);
+            insert(&mut transaction, rows).await?;
+            rest = after;
+        }
+        for (seq, action, reason) in &plan.last_words {
+            set_last_word(&mut transaction, *seq, *action, *reason).await?;
+        }
+        for change in &plan.changes {
+            if !change.change.apply(&mut transaction).await? && change.must_apply {
+                return Err(CommitError::Stale);
+            }
+        }
+        if let Some(mark) = &mark {
+            mark.write(&mut transaction).await?;
+        }
+        transaction.commit().await?;
+        if mark.is_some() {
+            self.marked = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn mark_after(&self, plan: &Plan) -> Mark {
+        let open = self.open.iter().chain(&plan.opened);
+        let open = open.filter(|(id, _)| !plan.closed.contains(id)).map(|(_, open)| open.seq);
+        Mark::of(plan.head.unwrap_or(self.head), open)
+    }
+
+    /// Takes over what another process appended. Gives the number of records.
+    async fn catch_up(&mut self) -> Result<usize, CommitError> {
+        let rows = self.rows_after_head().await?;
+        let mut verifier = Verifier::after(self.head);
+        for row in &rows {
+            let seq: i64 = row.try_get("seq")?;
+            let found = Found {
+                seq: u64::try_from(seq).unwrap_or(0),
+                kind: row.try_get("kind")?,
+                canonical: row.try_get::<&str, _>("record")?.as_bytes(),
+                hash: row.try_get("hash")?,
+            };
+            if let Record::Outcome(outcome) = verifier.feed(found).map_err(CommitError::Foreign)? {
+                self.open.remove(&outcome.decision);
+            }
+        }
+        self.head = verifier.head();
+        Ok(rows.len())
+    }
+
+    async fn rows_after_head(&mut self) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        sqlx::query("SELECT seq, kind, record, hash FROM records WHERE seq > $1 ORDER BY seq")
+            .bind(i64::try_from(self.head.seq).unwrap_or(i64::MAX))
+            .fetch_all(&mut self.connection)
+            .await
+    }
+
+    /// Opens the file that is at the path now, and goes on with it if it holds the whole chain.
+    async fn reopen(&mut self) -> Result<(), CommitError> {
+        let path = self.files.path().to_owned();
+        if !path.exists() {
+            return Err(CommitError::Gone(path));
+        }
+        // Where only the log was removed, this carries what it held into the database.
+        let _ = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await;
+        let mut connection = sqlite::connect_writer(&path, self.durability).await?;
+        let head = super::recover::read_head(&mut connection).await?;
+        if head != self.head {
+            return Err(CommitError::Gone(path));
+        }
+        self.shared.readers.store(Arc::new(sqlite::readers(&path)));
+        self.connection = connection;
+        self.files = OpenFiles::look(&path);
+        Ok(())
+    }
+
+    /// Looks again which files are open, after the first statement has made them.
+    pub(super) fn look_at_files(&mut self) {
+        self.files = OpenFiles::look(self.files.path());
+    }
+}
+
+/// The statements that insert 1, 2, 4 … rows. Placeholders have no numbers: SQLite looks a numbered one up in a
+/// list, for each value again.
+static INSERTS: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
+    let row = format!("({})", ["?"; 16].join(","));
+    let statement = |power| {
+        let values = vec![row.as_str(); 1_usize << power].join(",");
+        format!(
+            "INSERT INTO records (seq, kind, time, id, decision, session, agent, class, host, domain, action, \
+             reason, findings, bytes, record, hash) VALUES {values}"
+        )
+        .into()
+    };
+    (0..=LARGEST_INSERT.ilog2()).map(statement).collect()
+});
+
+async fn insert(connection: &mut SqliteConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(16 * rows.len(), 0);
+    for row in rows {
+        row.bind(&mut arguments).map_err(sqlx::Error::Encode)?;
+    }
+    let statement = Arc::clone(&INSERTS[rows.len().ilog2() as usize]);
+    sqlx::query_with(AssertSqlSafe(statement), arguments).execute(connection).await?;
+    Ok(())
+}
+
+impl Row {
+    fn bind(&self, to: &mut SqliteArguments) -> Result<(), sqlx::error::BoxDynError> {
+        const TEXT: Option<&str> = None;
+        const NUMBER: Option<i64> = None;
+        to.add(number(self.head.seq))?;
+        match &self.columns {
+            Columns::Decision(columns) => {
+                to.add("decision")?;
+                to.add(self.text.time)?;
+                to.add(columns.id.to_string())?;
+                to.add(NUMBER)?;
+                to.add(columns.session.map(|session| session.to_string()))?;
+                to.add(columns.agent.as_str())?;
+                to.add(columns.class.as_str())?;
+                to.add(columns.host.clone())?;
+                to.add(columns.domain.clone())?;
+                to.add(columns.action.as_str())?;
+                to.add(columns.reason.as_str())?;
+                to.add(columns.findings)?;
+                to.add(NUMBER)?;
+            }
+            Columns::Outcome(decision, columns) => {
+                to.add("outcome")?;
+                to.add(self.text.time)?;
+                to.add(TEXT)?;
+                to.add(number(*decision))?;
+                for _ in 0..7 {
+                    to.add(TEXT)?;
+                }
+                to.add(columns.findings)?;
+                to.add(number(columns.bytes))?;
+            }
+            Columns::Event => {
+                to.add("event")?;
+                to.add(self.text.time)?;
+                for _ in 0..11 {
+                    to.add(TEXT)?;
+                }
+            }
+        }
+        to.add(Arc::clone(&self.text.canonical))?;
+        to.add(self.head.hash.as_bytes().as_slice())
+    }
+}
+
+async fn set_last_word(
+    connection: &mut SqliteConnection,
+    seq: u64,
+    action: Action,
+    reason: Reason,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE records SET action = $2, reason = $3 WHERE seq = $1")
+        .bind(number(seq))
+        .bind(action.as_str())
+        .bind(reason.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// A number as the database holds it.
+pub(super) fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}
+
+impl From<sqlx::Error> for CommitError {
+    fn from(error: sqlx::Error) -> CommitError {
+        // Extended result codes carry the primary one in their lowest byte (https://sqlite.org/rescode.html).
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+        match code.map(|code| code & 0xff) {
+            Some(5 | 6) => CommitError::Locked,
+            Some(8) => CommitError::ReadOnly,
+            Some(13) => CommitError::Full,
+            _ => CommitError::Database(error),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// Lets the database grow to so many pages only.
+    pub(crate) async fn limit_pages(&mut self, pages: Option<u32>) {
+        let pragma = format!("PRAGMA max_page_count = {}", pages.unwrap_or(u32::MAX / 2));
+        sqlx::query(AssertSqlSafe(pragma)).execute(&mut self.connection).await.unwrap();
+    }
+
+    /// The next commit succeeds and says that it failed.
+    pub(crate) fn fail_after_commit(&mut self) {
+        self.lie = true;
+    }
+}
