@@ -161,6 +161,7 @@ fn server_name(target: &Target) -> ServerName<'static> {
 }
 
 /// Connects to the first address that accepts, starting the next whenever one fails or is slow.
+#[expect(clippy::disallowed_methods, reason = "this is the one place, and its addresses have been judged")]
 async fn connect_first(addresses: Vec<SocketAddr>) -> std::io::Result<(TcpStream, SocketAddr)> {
     let mut waiting = interleave(addresses).into_iter();
     let mut attempts = JoinSet::new();
