@@ -162,6 +162,13 @@ impl SessionEnd {
             SessionEnd::Closed => "closed",
         }
     }
+
+    /// What a word of records means.
+    pub fn from_word(word: &str) -> Option<SessionEnd> {
+        [SessionEnd::Exited, SessionEnd::Idle, SessionEnd::Closed]
+            .into_iter()
+            .find(|end| end.as_str() == word)
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 mod mistake;
 mod settings;
-mod spelling;
+pub(crate) mod spelling;
 mod upstream_proxy;
 mod value;
 mod words;

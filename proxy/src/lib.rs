@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "unit tests are their own clients, servers and shells"))]
 
 pub mod admin;
+pub mod agents;
 pub mod audit;
 pub mod cli;
 pub mod clock;
@@ -10,6 +11,7 @@ pub mod config;
 pub mod dial;
 pub mod folder;
 pub mod head;
+pub mod identify;
 pub mod logging;
 pub mod metrics;
 pub mod reply;

@@ -1,7 +1,7 @@
 //! The nearest known word to a mistyped one.
 
 /// The candidate that `typed` was most likely meant to be, where one is near enough to be worth naming.
-pub(super) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let typed = typed.to_ascii_lowercase().replace('-', "_");
     // One slip in three letters still looks like the word; more is another word.
     let allowed = (typed.chars().count() / 3).clamp(1, 4);

@@ -15,6 +15,9 @@ use super::{Store, StoreError, findings};
 use crate::clock;
 use crate::running::Running;
 
+/// Uploads are summed by the second.
+const SECOND: i64 = 1_000_000;
+
 /// Which decisions. Everything that is set must hold; `action` and `reason` are the last word.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -40,15 +43,15 @@ pub struct Filter {
     pub before: Option<u64>,
 }
 
-/// What an agent sent to a domain within some time.
+/// What an agent sent to a domain within one second.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UploadSum {
+pub struct Upload {
     /// The agent.
     pub agent: AgentName,
     /// Registrable domain, or the host where it has none.
     pub domain: String,
-    /// Beginning of the interval, in microseconds since the Unix epoch.
-    pub from: i64,
+    /// When, to the second below, in microseconds since the Unix epoch.
+    pub time: i64,
     /// Bytes that left, heads included.
     pub bytes: u64,
 }
@@ -108,11 +111,11 @@ impl Store {
         unsigned(&row, "seq")
     }
 
-    /// What was uploaded by exchanges that ended at or after `since`, by agent, domain and interval.
+    /// What was uploaded by exchanges that ended at or after `since`, by agent, domain and second.
     ///
     /// # Errors
     /// A store that cannot be read.
-    pub async fn uploads(&self, since: i64, interval: i64) -> Result<Vec<UploadSum>, StoreError> {
+    pub async fn uploads_since(&self, since: i64) -> Result<Vec<Upload>, StoreError> {
         // Outcomes from then on come after every decision from before then.
         let rows = sqlx::query(
             "SELECT d.agent, d.domain, o.time / $3 AS slot, sum(o.bytes) AS bytes \
@@ -122,10 +125,10 @@ impl Store {
         )
         .bind(clock::first_ulid(since).to_string())
         .bind(since)
-        .bind(interval)
+        .bind(SECOND)
         .fetch_all(&self.readers())
         .await?;
-        rows.iter().map(|row| upload(row, interval)).collect()
+        rows.iter().map(|row| upload(row)).collect()
     }
 
     async fn select(
@@ -270,13 +273,13 @@ pub(super) fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, StoreError>
     Ok(u64::try_from(value).unwrap_or(0))
 }
 
-fn upload(row: &SqliteRow, interval: i64) -> Result<UploadSum, StoreError> {
+fn upload(row: &SqliteRow) -> Result<Upload, StoreError> {
     let slot: i64 = row.try_get("slot")?;
     let agent: &str = row.try_get("agent")?;
-    Ok(UploadSum {
+    Ok(Upload {
         agent: agent.parse().unwrap_or_else(|_| AgentName::anonymous()),
         domain: row.try_get("domain")?,
-        from: slot * interval,
+        time: slot * SECOND,
         bytes: unsigned(row, "bytes")?,
     })
 }

@@ -347,10 +347,10 @@ async fn uploads_are_summed_by_agent_domain_and_time() {
         entries.extend([Entry::decision(&decision), Entry::outcome(&outcome)]);
     }
     writer.commit(&entries).await.unwrap();
-    let mut sums: Vec<_> = store.uploads(now - 5 * minute, minute).await.unwrap();
+    let mut sums: Vec<_> = store.uploads_since(now - 5 * minute).await.unwrap();
     sums.sort_by_key(|sum| sum.bytes);
     let sums: Vec<_> =
-        sums.iter().map(|s| (s.agent.as_str(), s.domain.as_str(), s.from - now, s.bytes)).collect();
+        sums.iter().map(|s| (s.agent.as_str(), s.domain.as_str(), s.time - now, s.bytes)).collect();
     assert_eq!(
         sums,
         [
