@@ -128,7 +128,7 @@ impl Store {
         .bind(SECOND)
         .fetch_all(&self.readers())
         .await?;
-        rows.iter().map(|row| upload(row)).collect()
+        rows.iter().map(upload).collect()
     }
 
     async fn select(
