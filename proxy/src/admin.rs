@@ -5,6 +5,7 @@
 
 mod answer;
 mod connection;
+mod decisions;
 mod guard;
 mod health;
 mod policy;
@@ -19,8 +20,10 @@ use axum::routing::{MethodRouter, get, post};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
+use crate::audit::Recorder;
 use crate::config::MetricsAccess;
 use crate::metrics::Metrics;
+use crate::store::Store;
 
 pub use connection::{Arrivals, run};
 pub use token::AdminToken;
@@ -36,6 +39,10 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Who may read them.
     pub metrics_access: MetricsAccess,
+    /// What was recorded.
+    pub store: Store,
+    /// Records changes, each with its event.
+    pub recorder: Recorder,
     /// What opens the rest.
     pub token: AdminToken,
     /// To the end of a request head, from the connection's start or the end of the last answer.
@@ -98,6 +105,7 @@ const ROUTES: &[Route] = &[
     Route { method: "get", path: "/", handler: || get(health::page) },
     Route { method: "get", path: "/api/openapi.json", handler: || get(health::openapi) },
     Route { method: "get", path: "/api/status", handler: || get(health::status) },
+    Route { method: "get", path: "/api/decisions", handler: || get(decisions::list) },
     Route { method: "get", path: "/api/policy", handler: || get(policy::show) },
     Route { method: "post", path: "/api/policy/reload", handler: || post(policy::reload) },
 ];

@@ -21,3 +21,4 @@ pub mod running;
 pub mod slots;
 pub mod store;
 pub mod tls;
+pub mod token;

@@ -7,7 +7,8 @@
 mod series;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use policy::identity::AgentName;
@@ -15,6 +16,8 @@ use policy::record::Finding;
 use policy::secret::Detector;
 use policy::verdict::{Action, Class, Reason};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+
+use crate::audit::Counters;
 
 pub use series::SERIES;
 use series::Series;
@@ -61,6 +64,7 @@ pub struct Metrics {
     approvals: [IntCounter; ANSWERS.len()],
     reloads: [IntCounter; RESULTS.len()],
     alerts: [IntCounter; RESULTS.len()],
+    sampling: Mutex<()>,
 }
 
 /// A request that is under way, until it is dropped.
@@ -103,6 +107,7 @@ impl Metrics {
             approvals: ANSWERS.map(|answer| series.approvals.with_label_values(&[answer])),
             reloads: RESULTS.map(|result| series.reloads.with_label_values(&[result])),
             alerts: RESULTS.map(|result| series.alerts.with_label_values(&[result])),
+            sampling: Mutex::new(()),
             series,
             registry,
         })
@@ -207,19 +212,13 @@ impl Metrics {
         self.series.connections_refused.inc();
     }
 
-    /// A transaction of records was committed.
-    pub fn audit_committed(&self) {
-        self.series.audit_commits.inc();
-    }
-
-    /// A record could not be committed.
-    pub fn audit_failed(&self) {
-        self.series.audit_failures.inc();
-    }
-
-    /// So many records wait to be committed.
-    pub fn audit_queue(&self, depth: usize) {
-        self.series.audit_queue.set(depth as i64);
+    /// Takes over what the recorder has counted so far.
+    pub fn audited(&self, counters: &Counters) {
+        // Two scrapes at once must not both add the same difference.
+        let _turn = self.sampling.lock().unwrap_or_else(PoisonError::into_inner);
+        raise(&self.series.audit_commits, counters.commits.load(Ordering::Relaxed));
+        raise(&self.series.audit_failures, counters.failures.load(Ordering::Relaxed));
+        self.series.audit_queue.set(counters.queue_depth.load(Ordering::Relaxed) as i64);
     }
 
     /// So many questions wait for a person.
@@ -265,6 +264,11 @@ fn usual_action(reason: Reason) -> Action {
         | Reason::AllowedByObserve => Action::Allow,
         _ => Action::Deny,
     }
+}
+
+/// Brings a counter up to a total that is counted elsewhere.
+fn raise(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 fn result(worked: bool) -> usize {

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::advice::quoted;
+use super::reader::quoted;
 use super::scalar::{print_size, print_window};
 use super::{Document, KnownSource};
 use crate::catalogue::{CredentialSpec, ServiceSpec};

@@ -5,6 +5,9 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
 
+use crate::audit::ChangeError;
+use crate::store::StoreError;
+
 /// An error as the API gives it: `{"error":{"code":…,"message":…}}`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Failure {
@@ -23,6 +26,23 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = json!({ "error": { "code": self.code, "message": self.message } });
         (self.status, Json(body)).into_response()
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        tracing::error!(%error, "the admin API cannot read the store");
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", error.to_string())
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Failure {
+        let (status, code) = match error {
+            ChangeError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable"),
+            ChangeError::Stale => (StatusCode::CONFLICT, "conflict"),
+        };
+        Failure::new(status, code, error.to_string())
     }
 }
 

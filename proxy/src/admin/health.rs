@@ -42,6 +42,7 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<
 
 /// All series, as Prometheus reads them.
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    admin.metrics.audited(admin.recorder.counters());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.render())
 }
 

@@ -55,11 +55,16 @@ struct Served {
     pretend: Arc<Pretend>,
     stopping: CancellationToken,
     done: tokio::task::JoinHandle<()>,
+    _folder: tempfile::TempDir,
 }
 
 async fn served(metrics_access: MetricsAccess) -> Served {
     let pretend = Arc::new(Pretend::default());
+    let folder = tempfile::tempdir().unwrap();
+    let (store, writer) = Store::open_beside(folder.path()).await.unwrap();
     let admin = Arc::new(Admin {
+        store,
+        recorder: Recorder::start(writer),
         control: Arc::clone(&pretend) as Arc<dyn Control>,
         metrics: Metrics::new(),
         metrics_access,
@@ -69,7 +74,7 @@ async fn served(metrics_access: MetricsAccess) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stopping) = (listener.local_addr().unwrap(), CancellationToken::new());
     let done = tokio::spawn(run(admin, listener, stopping.clone()));
-    Served { address, pretend, stopping, done }
+    Served { address, pretend, stopping, done, _folder: folder }
 }
 
 /// What came back: status, head, body.
@@ -141,6 +146,13 @@ async fn with_the_token_everything_answers() {
         ("GET /api/status", 200, r#""uptime_seconds":5"#),
         ("GET /api/policy", 200, r#"{"mode":"enforce"}"#),
         ("POST /api/policy/reload", 200, r#""policy":"sha256:00""#),
+        ("GET /api/decisions", 200, "[]"),
+        ("GET /api/decisions?class=tool&limit=5", 200, "[]"),
+        (
+            "GET /api/decisions?class=x&limit=0",
+            400,
+            "`class` takes `model`, `tool` or `unknown`, not `x`; `limit` takes",
+        ),
         ("GET /nowhere", 404, r#"{"error":{"code":"not_found""#),
         ("DELETE /api/policy", 405, r#"{"error":{"code":"method_not_allowed""#),
         ("GET /api/policy/reload", 405, "method_not_allowed"),

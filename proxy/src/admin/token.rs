@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 
 use crate::folder::{self, FolderError};
+use crate::token::{self, NoRandom};
 
 const FILE: &str = "admin.token";
-/// Random bytes of a token that we make.
-const RANDOM: usize = 32;
 /// Shortest token taken from a file that somebody else wrote.
 const SHORTEST: usize = 32;
 
@@ -26,8 +23,8 @@ pub enum TokenError {
     #[error("`{0}` holds no token of at least {SHORTEST} characters; delete it, and a new one is made")]
     Weak(String),
     /// There are no random numbers.
-    #[error("the system has no random numbers to offer")]
-    Random,
+    #[error(transparent)]
+    Random(#[from] NoRandom),
 }
 
 /// What opens the admin listener. Only its digest is kept, so that it cannot be printed.
@@ -49,9 +46,7 @@ impl AdminToken {
             }
             return Ok(AdminToken::of(token));
         }
-        let mut random = [0; RANDOM];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| TokenError::Random)?;
-        let token = URL_SAFE_NO_PAD.encode(random);
+        let token = token::fresh()?;
         folder::write_private(&path, format!("{token}\n").as_bytes())?;
         Ok(AdminToken::of(token.as_bytes()))
     }

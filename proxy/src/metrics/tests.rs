@@ -18,6 +18,10 @@ fn agent(name: &str) -> AgentName {
     name.parse().unwrap()
 }
 
+fn counters() -> Counters {
+    Counters { commits: 3.into(), records: 9.into(), failures: 1.into(), queue_depth: 5.into() }
+}
+
 /// The value of one sample line, by everything before the value.
 fn value(text: &str, sample: &str) -> Option<f64> {
     let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == sample))?;
@@ -122,9 +126,10 @@ fn each_event_moves_its_own_series() {
         ),
         (|m| m.certificates_minted().inc(), "outgate_certificates_minted_total", 1.0),
         (Metrics::connection_refused, "outgate_connections_refused_total", 1.0),
-        (Metrics::audit_committed, "outgate_audit_commits_total", 1.0),
-        (Metrics::audit_failed, "outgate_audit_failures_total", 1.0),
-        (|m| m.audit_queue(5), "outgate_audit_queue_depth", 5.0),
+        (|m| m.audited(&counters()), "outgate_audit_commits_total", 3.0),
+        (|m| m.audited(&counters()), "outgate_audit_failures_total", 1.0),
+        (|m| m.audited(&counters()), "outgate_audit_queue_depth", 5.0),
+        (|m| [(); 2].iter().for_each(|()| m.audited(&counters())), "outgate_audit_commits_total", 3.0),
         (|m| m.approvals_pending(2), "outgate_approvals_pending", 2.0),
         (|m| m.answered(Answer::Withdrawn), r#"outgate_approvals_total{answer="withdrawn"}"#, 1.0),
         (|m| m.sessions_active(4), "outgate_sessions_active", 4.0),
