@@ -101,6 +101,7 @@ pub(crate) fn running(config: &Config) -> Result<Option<Running>, Failure> {
 }
 
 /// A variable of the environment, as text.
+#[expect(clippy::disallowed_methods, reason = "the one place of the commands that reads the environment")]
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

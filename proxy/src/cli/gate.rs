@@ -1,5 +1,7 @@
 //! The running gateway as commands talk to it: its admin API, on loopback, with the token from the data folder.
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +33,18 @@ pub(crate) struct Gate {
     running: Running,
     token: String,
     runtime: Runtime,
+}
+
+/// A connection to the gateway itself.
+///
+/// # Errors
+/// Nothing that listens there.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command speaks to its own gateway here, never to a destination"
+)]
+pub(crate) async fn connect(gateway: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(gateway).await
 }
 
 /// What the API says when it refuses.
@@ -98,7 +112,7 @@ impl Gate {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
-        let stream = TcpStream::connect(self.running.admin).await.map_err(|error| self.lost(error))?;
+        let stream = connect(self.running.admin).await.map_err(|error| self.lost(error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.lost(error))?;

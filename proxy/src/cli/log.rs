@@ -1,11 +1,27 @@
 //! `outgate log`: the decisions, as a table or as one object a line.
 
-use clap::builder::PossibleValuesParser;
-use policy::identity::AgentName;
+use std::thread::sleep;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use jiff::Timestamp;
+use policy::identity::{AgentName, SessionId};
 use policy::record::Finding;
 use policy::verdict::{Action, Class, Reason};
+use policy::view::DecisionView;
 
 use super::moment::Since;
+use super::records::Records;
+use super::table::Table;
+use super::{Context, Exit, Failure, output, rows};
+use crate::config::Config;
+use crate::store::query::Filter;
+
+/// How many decisions are shown where nothing is said: a screenful or two, and fewer before those to come.
+const LIMIT: u32 = 100;
+const LIMIT_BEFORE_FOLLOWING: u32 = 10;
+/// How often is looked for new ones: at once, to a person.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Read decisions
 #[derive(Debug, clap::Args)]
@@ -29,28 +45,110 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "AGENT")]
     agent: Option<AgentName>,
     /// Only destinations of this class
-    #[arg(long, value_name = "CLASS", value_parser = words(Class::ALL.map(Class::as_str)))]
-    class: Option<String>,
+    #[arg(long, value_name = "CLASS", value_parser = one_of(&Class::ALL, Class::as_str))]
+    class: Option<Class>,
     /// Only with this action
-    #[arg(long, value_name = "ACTION", value_parser = words(Action::ALL.map(Action::as_str)))]
-    action: Option<String>,
+    #[arg(long, value_name = "ACTION", value_parser = one_of(&Action::ALL, Action::as_str))]
+    action: Option<Action>,
     /// Only for this reason
-    #[arg(long, value_name = "REASON", hide_possible_values = true, value_parser = words(Reason::ALL.iter().map(|reason| reason.as_str())))]
-    reason: Option<String>,
-    /// Only to this host
+    #[arg(long, value_name = "REASON", hide_possible_values = true, value_parser = one_of(Reason::ALL, Reason::as_str))]
+    reason: Option<Reason>,
+    /// Only to this host; `*.example.com` for all below it
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
     /// Only with this finding
-    #[arg(long, value_name = "FINDING", value_parser = words(Finding::KINDS.iter().copied()))]
+    #[arg(long, value_name = "FINDING", value_parser = PossibleValuesParser::new(Finding::KINDS))]
     finding: Option<String>,
-    /// At most so many, the latest; 0 for all
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
-    limit: u64,
+    /// At most so many, the latest; 0 for all [default: 100, and 10 with --follow]
+    #[arg(short = 'n', long, value_name = "N")]
+    limit: Option<u32>,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
 }
 
-fn words(all: impl IntoIterator<Item = &'static str>) -> PossibleValuesParser {
-    PossibleValuesParser::new(all)
+/// A word out of a closed set, as its own type.
+fn one_of<T>(all: &'static [T], word: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let words = PossibleValuesParser::new(all.iter().map(|value| word(*value)));
+    words.try_map(move |text| {
+        all.iter().copied().find(|value| word(*value) == text).ok_or("is not one of the words")
+    })
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    let config = context.config()?;
+    let Some(records) = wait_for_records(&config, arguments.follow)? else {
+        output::note("nothing has been recorded yet");
+        return Ok(Exit::Done);
+    };
+    let mut printer = Printer { json: arguments.json, table: rows::table() };
+    // Asked first: what ends from here on is found by following, what ended before by the first question.
+    let mut seen = records.last_seq()?;
+    let mut decisions = records.decisions(&arguments.filter())?;
+    decisions.reverse();
+    // What has not ended yet comes once it has.
+    decisions.retain(|view| !arguments.follow || view.outcome_seq.is_some_and(|seq| seq <= seen));
+    printer.print(&decisions)?;
+    if !arguments.follow {
+        return Ok(Exit::Done);
+    }
+    loop {
+        sleep(PAUSE);
+        let ended = records.ended_after(seen, &Filter { limit: None, ..arguments.filter() })?;
+        seen = ended.iter().filter_map(|view| view.outcome_seq).max().unwrap_or(seen);
+        printer.print(&ended)?;
+    }
+}
+
+/// The records, or nothing where there are none and nobody waits for them.
+fn wait_for_records(config: &Config, wait: bool) -> Result<Option<Records>, Failure> {
+    loop {
+        match Records::open(config)? {
+            None if wait => sleep(PAUSE),
+            records => return Ok(records),
+        }
+    }
+}
+
+impl Arguments {
+    fn filter(&self) -> Filter {
+        let usual = if self.follow { LIMIT_BEFORE_FOLLOWING } else { LIMIT };
+        Filter {
+            since: self.since.map(|since| since.microseconds(Timestamp::now())),
+            session: self.session.map(SessionId),
+            agent: self.agent.clone(),
+            class: self.class,
+            action: self.action,
+            reason: self.reason,
+            host: self.host.clone(),
+            finding: self.finding.clone(),
+            limit: Some(self.limit.unwrap_or(usual)).filter(|limit| *limit > 0),
+            before: None,
+        }
+    }
+}
+
+/// Prints decisions as they come.
+struct Printer {
+    json: bool,
+    table: Table,
+}
+
+impl Printer {
+    fn print(&mut self, decisions: &[DecisionView]) -> Result<(), Failure> {
+        if self.json {
+            return decisions.iter().try_for_each(output::json_line);
+        }
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        for view in decisions {
+            rows::add(&mut self.table, view, now);
+        }
+        self.table.print()
+    }
 }

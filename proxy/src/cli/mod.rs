@@ -20,11 +20,13 @@ mod moment;
 mod output;
 mod policy;
 mod probe;
+mod records;
 mod rows;
 mod run;
 mod serve;
 mod session;
 mod start;
+mod summary;
 mod supervise;
 mod table;
 mod trust;
@@ -185,6 +187,10 @@ impl Cli {
     fn run(self) -> Result<Exit, Failure> {
         let context = Context::new(self.global);
         match self.command {
+            Command::Demo(arguments) => demo::run(&arguments),
+            Command::Log(arguments) => log::run(&arguments, &context),
+            Command::Audit(arguments) => audit::run(&arguments, &context),
+            Command::Policy(arguments) => policy::run(&arguments, &context),
             Command::Ca(arguments) => ca::run(&arguments, &context),
             Command::Env(arguments) => env::run(&arguments, &context),
             Command::Completions(arguments) => completions::run(&arguments),

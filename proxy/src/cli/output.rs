@@ -3,7 +3,8 @@
 //! Everything goes through `anstream`, which drops colours where the stream is no terminal or `NO_COLOR` is set.
 
 use std::fmt::{self, Display, Write as _};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
 use owo_colors::{OwoColorize, Style};
 use policy::verdict::Action;
@@ -59,6 +60,39 @@ pub(crate) fn error(message: &str) {
 pub(crate) fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// How far something is that takes its time: on a terminal only, and only once it has taken a second.
+pub(crate) struct Progress {
+    what: &'static str,
+    began: Instant,
+    shown: Option<Instant>,
+    terminal: bool,
+}
+
+impl Progress {
+    /// Something that begins now.
+    pub(crate) fn new(what: &'static str) -> Progress {
+        Progress { what, began: Instant::now(), shown: None, terminal: io::stderr().is_terminal() }
+    }
+
+    /// It has come so far.
+    pub(crate) fn at(&mut self, count: u64) {
+        let since = self.shown.unwrap_or(self.began).elapsed();
+        let due = if self.shown.is_some() { Duration::from_millis(100) } else { Duration::from_secs(1) };
+        if self.terminal && since >= due {
+            self.shown = Some(Instant::now());
+            // Carriage return and "erase to the end of the line".
+            let _ = write!(io::stderr(), "\r{count} {}\x1b[K", self.what);
+        }
+    }
+
+    /// It is over; nothing of it stays.
+    pub(crate) fn end(&self) {
+        if self.shown.is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
 }
 
 /// Text from outside, safe to show: what would move the cursor, change colours, reverse the line or be invisible

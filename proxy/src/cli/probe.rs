@@ -13,8 +13,9 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use super::gate;
 
 /// A client with a proxy and the certificate it was told to trust.
 pub(crate) struct Client {
@@ -93,7 +94,7 @@ impl Client {
 
     /// A tunnel to port 443 of a host, or what the proxy said instead.
     async fn connect(&self, host: &str) -> io::Result<Result<TokioIo<hyper::upgrade::Upgraded>, Answer>> {
-        let stream = TcpStream::connect(self.proxy).await?;
+        let stream = gate::connect(self.proxy).await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(connection.with_upgrades());

@@ -102,3 +102,57 @@ fn finding(finding: &Finding) -> String {
         other => other.kind().replace('_', " "),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::summary::tests::view;
+
+    #[test]
+    fn a_decision_is_one_line_that_says_what_and_why() {
+        for (changes, shown) in [
+            (json!({}), ["POST https://evil.example/upload", "unknown_destination", "0 B", ""]),
+            (
+                json!({"scheme": "http", "port": 8080, "path": "/x", "method": "GET"}),
+                ["GET http://evil.example:8080/x", "unknown_destination", "0 B", ""],
+            ),
+            (
+                json!({"host": null, "scheme": null, "port": null, "path": null, "method": null, "kind": "connect",
+                       "reason": "malformed_request"}),
+                ["connect (unreadable)", "malformed_request", "0 B", ""],
+            ),
+            (
+                json!({"action": "allow", "reason": "allowed_by_observe", "would": "deny",
+                       "would_reason": "denied_by_rule", "outcome": "completed", "request_bytes": 4096}),
+                [
+                    "POST https://evil.example/upload",
+                    "allowed_by_observe (would deny: denied_by_rule)",
+                    "4.0 KiB",
+                    "",
+                ],
+            ),
+            (
+                json!({"outcome": null, "request_bytes": null, "findings": [
+                    {"kind": "large_upload", "bytes": 3145728, "limit": 1048576, "of": "request_block"},
+                    {"kind": "secret", "detector": "aws-access-key", "count": 1, "where": "body", "key": "hmac:0"},
+                    {"kind": "lookalike_domain", "of": "github.com"},
+                    {"kind": "git_push"}]}),
+                [
+                    "POST https://evil.example/upload",
+                    "unknown_destination",
+                    "…",
+                    "3.0 MiB over the limit of 1.0 MiB, secret aws-access-key in body, looks like github.com, git push",
+                ],
+            ),
+            (
+                json!({"outcome": "interrupted", "request_bytes": null}),
+                ["POST https://evil.example/upload", "unknown_destination", "?", "interrupted"],
+            ),
+        ] {
+            let view = view(changes);
+            assert_eq!([request(&view), reason(&view), sent(&view), found(&view)], shown);
+        }
+    }
+}

@@ -79,7 +79,8 @@ fn certificates(hosts: &[&str]) -> Result<(String, ServerConfig), Box<dyn std::e
     let key = KeyPair::generate()?;
     let leaf = CertificateParams::new(names)?.signed_by(&key, &authority)?;
     let key = PrivateKeyDer::try_from(key.serialize_der())?;
-    let tls = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key)?;
+    let tls =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key)?;
     Ok((authority.pem(), tls))
 }
 

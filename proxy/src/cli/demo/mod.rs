@@ -1,5 +1,28 @@
 //! `outgate demo`: the whole product on this machine alone, in a few seconds.
 
+mod internet;
+mod scenes;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::process::Command;
+
+use owo_colors::{OwoColorize, Style};
+use policy::view::DecisionView;
+use tempfile::TempDir;
+
+use super::output::{self, Shown, bold, style_of};
+use super::probe::{Answer, Client};
+use super::records;
+use super::start::{self, Background};
+use super::table::{Cell, Column, Table};
+use super::trust::Trust;
+use super::{Exit, Failure, context, rows};
+use crate::config::{Config, Flags};
+use internet::Internet;
+use scenes::{HOSTS, MASKED, POLICY, REFUSED, Scene, scenes};
+
 /// See what it does, on this machine alone, in a few seconds
 #[derive(Debug, clap::Args)]
 #[command(
@@ -18,3 +41,135 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    if !arguments.json {
+        output::line(format_args!(
+            "{}\nA gateway and a small internet, both on this machine; nothing leaves it.\n",
+            bold("outgate demo")
+        ))?;
+    }
+    let folder = tempfile::Builder::new().prefix("outgate-demo-").tempdir().map_err(Failure::failed)?;
+    let runtime = context::runtime()?;
+    let internet = runtime.block_on(Internet::start(&HOSTS)).map_err(Failure::failed)?;
+    let config = settle(&folder, &internet).map_err(Failure::failed)?;
+    let gateway = start::start(serve(&config)?, &config)?;
+    let scenes = scenes();
+    let played = Trust::prepare(&config)
+        .and_then(|trust| runtime.block_on(play(&gateway, &trust, &scenes)).map_err(Failure::failed));
+    // Stopped first, so that every outcome is in its record.
+    gateway.stop();
+    let answers = played?;
+    let decisions = records::all(&config)?;
+    check(&scenes, &decisions)?;
+    if arguments.json {
+        decisions.iter().try_for_each(output::json_line)?;
+    } else {
+        tell(&scenes, &answers, &decisions, &internet)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The settings of the demo: its policy, and its internet as the way out. Nothing of this machine's own settings.
+fn settle(folder: &TempDir, internet: &Internet) -> io::Result<Config> {
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("policy.toml"), POLICY)?;
+    fs::write(path("internet.pem"), &internet.certificate)?;
+    let settings = format!(
+        "[upstream]\nproxy = \"http://{}\"\nca_files = [{:?}]\n",
+        internet.address,
+        path("internet.pem")
+    );
+    fs::write(path("outgate.toml"), settings)?;
+    let flags = Flags { data_dir: Some(folder.path().to_owned()), ..Flags::default() };
+    Config::load(&flags, &|_| None).map_err(io::Error::other)
+}
+
+fn serve(config: &Config) -> Result<Command, Failure> {
+    let folder = config.data_dir.clone().into_os_string();
+    let fixed = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--until-idle"];
+    let mut serve =
+        start::command(["--data-dir".into(), folder].into_iter().chain(fixed.map(OsString::from)))?;
+    serve.env_clear();
+    Ok(serve)
+}
+
+async fn play(gateway: &Background, trust: &Trust, scenes: &[Scene]) -> io::Result<Vec<Answer>> {
+    let client = Client::new(gateway.running.proxy, None, &fs::read(&trust.certificate)?)?;
+    let mut answers = Vec::new();
+    for scene in scenes {
+        answers.push(client.run(scene.errand.clone()).await?);
+    }
+    Ok(answers)
+}
+
+/// Whether the gateway decided as the demo says.
+fn check(scenes: &[Scene], decisions: &[DecisionView]) -> Result<(), Failure> {
+    let same =
+        |(scene, view): (&Scene, &DecisionView)| (scene.action, scene.reason) == (view.action, view.reason);
+    if scenes.len() == decisions.len() && scenes.iter().zip(decisions).all(same) {
+        return Ok(());
+    }
+    let decided: Vec<String> =
+        decisions.iter().map(|view| format!("{} {}", rows::request(view), view.reason)).collect();
+    Err(Failure::Failed(format!("the demo did not go as it should; decided was:\n{}", decided.join("\n"))))
+}
+
+fn tell(
+    scenes: &[Scene],
+    answers: &[Answer],
+    decisions: &[DecisionView],
+    internet: &Internet,
+) -> Result<(), Failure> {
+    let mut table = Table::new([
+        Column::right(""),
+        Column::new("THE AGENT"),
+        Column::gives_way("REQUEST"),
+        Column::new("CLASS"),
+        Column::new("ACTION"),
+        Column::new("REASON"),
+        Column::right("SENT"),
+        Column::new("FOUND"),
+    ]);
+    for (number, (scene, view)) in (1..).zip(scenes.iter().zip(decisions)) {
+        table.row([
+            number.to_string().into(),
+            scene.does.into(),
+            rows::request(view).into(),
+            rows::class(view.class),
+            Cell::styled(view.action.as_str(), style_of(view.action)),
+            view.reason.as_str().into(),
+            rows::sent(view).into(),
+            Cell::styled(rows::found(view), Style::new().yellow()),
+        ]);
+    }
+    table.print()?;
+    output::line("")?;
+    for (number, scene) in (1..).zip(scenes) {
+        output::line(format_args!("{number:>3}  {}", scene.shows))?;
+    }
+    tell_both_sides(answers, scenes, internet)?;
+    output::text(NEXT)
+}
+
+/// What the agent was told, and what the other side got to see.
+fn tell_both_sides(answers: &[Answer], scenes: &[Scene], internet: &Internet) -> Result<(), Failure> {
+    if let Some(answer) = answers.get(REFUSED) {
+        output::line(format_args!("\n{}", bold(&format!("What the agent was told at {}", REFUSED + 1))))?;
+        output::line(format_args!("  {} {}", answer.status, Shown(&answer.body).dimmed()))?;
+    }
+    let seen = scenes.get(MASKED).and_then(|scene| internet.last_for(&scene.errand.host));
+    if let Some(arrived) = seen {
+        output::line(format_args!("\n{}", bold(&format!("What the model got to see at {}", MASKED + 1))))?;
+        output::line(format_args!("  {}", Shown(&arrived.body).dimmed()))?;
+    }
+    Ok(())
+}
+
+const NEXT: &str = "
+Next
+  outgate run -- claude          an agent of your own behind it; any command will do
+  outgate policy show            the policy you begin with; `outgate policy allow HOST` adds to it
+  outgate log --follow           what is decided, as it is decided
+  outgate doctor                 whether it works here
+";

@@ -1,0 +1,71 @@
+//! The policy in force, read from its files as the gateway reads them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use policy::catalogue::Catalogue;
+use policy::decide::Policy;
+use policy::document::{Mistake, STARTER, Source};
+
+use crate::cli::Failure;
+use crate::config::Config;
+use crate::folder;
+
+/// A policy file: what it is called, and what it holds.
+#[derive(Clone, Debug)]
+pub(super) struct PolicyFile {
+    /// As messages show it.
+    pub(super) path: PathBuf,
+    /// Its text.
+    pub(super) text: String,
+}
+
+/// Reads the files named.
+///
+/// # Errors
+/// The first that cannot be read.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<PolicyFile>, Failure> {
+    let read = |path: &PathBuf| match fs::read_to_string(path) {
+        Ok(text) => Ok(PolicyFile { path: path.clone(), text }),
+        Err(error) => Err(Failure::Failed(format!("cannot read `{}`: {error}", path.display()))),
+    };
+    paths.iter().map(read).collect()
+}
+
+/// Parses files as one policy.
+///
+/// # Errors
+/// Every mistake in them.
+pub(super) fn parse(files: &[PolicyFile]) -> Result<Policy, Vec<Mistake>> {
+    let names: Vec<_> = files.iter().map(|file| file.path.to_string_lossy()).collect();
+    let sources: Vec<_> =
+        names.iter().zip(files).map(|(name, file)| Source { name, text: &file.text }).collect();
+    Policy::parse(&sources, Catalogue::builtin())
+}
+
+/// The policy in force by the settings; the starter policy is made where a data folder has none.
+///
+/// # Errors
+/// Files that cannot be read, and every mistake in them.
+pub(super) fn in_force(config: &Config) -> Result<(Policy, Vec<PolicyFile>), Failure> {
+    if config.policy.is_empty() {
+        make_starter(&config.data_dir)?;
+    }
+    let files = read(&config.policy_files().map_err(Failure::failed)?)?;
+    let policy = parse(&files).map_err(|mistakes| Failure::Failed(lines(&mistakes)))?;
+    Ok((policy, files))
+}
+
+fn make_starter(data_dir: &Path) -> Result<(), Failure> {
+    folder::prepare(data_dir).map_err(Failure::failed)?;
+    let path = data_dir.join("policy.toml");
+    if path.exists() {
+        return Ok(());
+    }
+    folder::write_private(&path, STARTER.as_bytes()).map_err(Failure::failed)
+}
+
+/// Mistakes, one a line.
+pub(super) fn lines(mistakes: &[Mistake]) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,78 @@
+//! What is recorded, as commands read it: the store itself, whether or not a gateway runs.
+//!
+//! The store is made to be read beside a running gateway, so that the record can be read also when the gateway cannot
+//! be asked any more.
+
+use policy::view::DecisionView;
+use tokio::runtime::Runtime;
+
+use super::{Failure, context};
+use crate::config::Config;
+use crate::store::query::Filter;
+use crate::store::verify::Report;
+use crate::store::{Store, StoreError};
+
+/// The store, opened for reading.
+#[derive(Debug)]
+pub(crate) struct Records {
+    store: Store,
+    runtime: Runtime,
+}
+
+impl Records {
+    /// The records of a data folder; `None` where nothing was recorded yet.
+    ///
+    /// # Errors
+    /// A store that cannot be opened.
+    pub(crate) fn open(config: &Config) -> Result<Option<Records>, Failure> {
+        let runtime = context::runtime()?;
+        match runtime.block_on(Store::open_read_only(&config.data_dir)) {
+            Ok(store) => Ok(Some(Records { store, runtime })),
+            Err(StoreError::Missing(_)) => Ok(None),
+            Err(error) => Err(Failure::failed(error)),
+        }
+    }
+
+    /// Decisions, the latest first.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub(crate) fn decisions(&self, filter: &Filter) -> Result<Vec<DecisionView>, Failure> {
+        self.runtime.block_on(self.store.decisions(filter)).map_err(Failure::failed)
+    }
+
+    /// Decisions that ended after the record of that number, in the order in which they ended.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub(crate) fn ended_after(&self, seq: u64, filter: &Filter) -> Result<Vec<DecisionView>, Failure> {
+        self.runtime.block_on(self.store.ended_after(seq, filter)).map_err(Failure::failed)
+    }
+
+    /// Checks the whole chain; `progress` is told now and then how many records were checked.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub(crate) fn verify(&self, progress: impl FnMut(u64)) -> Result<Report, Failure> {
+        self.runtime.block_on(self.store.verify(progress)).map_err(Failure::failed)
+    }
+
+    /// Number of the last record.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub(crate) fn last_seq(&self) -> Result<u64, Failure> {
+        self.runtime.block_on(self.store.last_seq()).map_err(Failure::failed)
+    }
+}
+
+/// All decisions of a data folder, the oldest first.
+///
+/// # Errors
+/// A store that cannot be read.
+pub(crate) fn all(config: &Config) -> Result<Vec<DecisionView>, Failure> {
+    let Some(records) = Records::open(config)? else { return Ok(Vec::new()) };
+    let mut decisions = records.decisions(&Filter::default())?;
+    decisions.reverse();
+    Ok(decisions)
+}

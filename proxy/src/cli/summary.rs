@@ -1,0 +1,206 @@
+//! What a session came to, in a few lines: reached, denied, sent, secrets.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use policy::record::Finding;
+use policy::target::Scheme;
+use policy::verdict::{Action, Reason};
+use policy::view::DecisionView;
+
+use super::output::{Shown, bold, bytes, count};
+
+/// How many destinations are named before the rest is only counted.
+const NAMED: usize = 6;
+
+/// What a session's decisions add up to.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    reached: BTreeMap<String, u64>,
+    denied: BTreeMap<(String, Reason), Denied>,
+    would: u64,
+    sent: BTreeMap<String, u64>,
+    secrets: BTreeMap<(String, String, bool), u64>,
+}
+
+/// Equal refusals.
+#[derive(Debug, Default)]
+struct Denied {
+    times: u64,
+    allow: Option<String>,
+    rule: Option<String>,
+}
+
+impl Summary {
+    /// Adds one decision.
+    pub(crate) fn add(&mut self, view: &DecisionView) {
+        let host = host(view);
+        if let Some(sent) = view.request_bytes.filter(|sent| *sent > 0) {
+            *self.sent.entry(host.clone()).or_default() += sent;
+        }
+        self.would += u64::from(view.would.is_some_and(|would| would != Action::Allow));
+        for finding in &view.findings {
+            if let Finding::Secret { detector, .. } = finding {
+                let stopped = view.action == Action::Deny;
+                *self.secrets.entry((detector.to_string(), host.clone(), stopped)).or_default() += 1;
+            }
+        }
+        match view.action {
+            Action::Allow => *self.reached.entry(host).or_default() += 1,
+            Action::Ask | Action::Deny => {
+                let denied = self.denied.entry((host, view.reason)).or_default();
+                denied.times += 1;
+                denied.allow = allow_line(view);
+                denied.rule = view.rule.as_ref().map(|rule| rule.as_str().to_owned());
+            }
+        }
+    }
+
+    /// The lines, or nothing where nothing was asked for.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, rest: &str| {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "  {} {rest}", bold(&format!("{name:<8}")));
+        };
+        if self.reached.is_empty() && self.denied.is_empty() {
+            line("reached", "nothing: no request came to the gateway");
+        }
+        if !self.reached.is_empty() {
+            let requests = count(self.reached.values().sum(), "request");
+            line("reached", &format!("{requests}: {}", most(&self.reached, |times| format!("{times}×"))));
+        }
+        for ((host, reason), denied) in &self.denied {
+            line("denied", &format!("{} {}×, {reason}{}", Shown(host), denied.times, denied.hint()));
+        }
+        if self.would > 0 {
+            let requests = count(self.would, "request");
+            line("observed", &format!("{requests} that enforcing would have stopped"));
+        }
+        if !self.sent.is_empty() {
+            let all = bytes(self.sent.values().sum());
+            line("sent", &format!("{all}: {}", most(&self.sent, |sent| bytes(*sent))));
+        }
+        for ((detector, host, stopped), times) in &self.secrets {
+            let fate =
+                if *stopped { "stopped" } else { "not stopped: masked or only recorded, as the policy says" };
+            line("secret", &format!("{} on the way to {} {times}×, {fate}", Shown(detector), Shown(host)));
+        }
+        text
+    }
+}
+
+impl Denied {
+    fn hint(&self) -> String {
+        match (&self.allow, &self.rule) {
+            (Some(allow), _) => format!("; to allow it: {}", Shown(allow)),
+            (None, Some(rule)) => format!(" by `{}`", Shown(rule)),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// The host, with the port where the scheme does not say it.
+fn host(view: &DecisionView) -> String {
+    let Some(host) = &view.host else { return "(unreadable)".to_owned() };
+    let usual = view.scheme.unwrap_or(Scheme::Tcp).default_port();
+    match view.port {
+        Some(port) if port != usual => format!("{}:{port}", host.as_str()),
+        _ => host.as_str().to_owned(),
+    }
+}
+
+/// The command that would allow it, where one would.
+fn allow_line(view: &DecisionView) -> Option<String> {
+    let helps =
+        matches!(view.reason, Reason::UnknownDestination | Reason::DeniedByDefault | Reason::PortRefused);
+    (helps && view.host.is_some()).then(|| format!("outgate policy allow {}", host(view)))
+}
+
+/// The entries with the greatest values, and how many there are besides.
+fn most(entries: &BTreeMap<String, u64>, value: impl Fn(&u64) -> String) -> String {
+    let mut sorted: Vec<_> = entries.iter().collect();
+    sorted.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+    let mut named: Vec<String> = sorted
+        .iter()
+        .take(NAMED)
+        .map(|(host, number)| format!("{} {}", Shown(host), value(number)))
+        .collect();
+    if sorted.len() > NAMED {
+        named.push(count((sorted.len() - NAMED) as u64, "other"));
+    }
+    named.join(", ")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A decision as `log --json` prints it, with some fields changed.
+    pub(crate) fn view(changes: Value) -> DecisionView {
+        let mut fields = json!({
+            "id": "01M7R3PQ7V0000000000000007", "time": "2026-11-21T06:00:00.123456Z", "session": null,
+            "agent": "claude", "owner": null, "kind": "http", "class": "unknown", "service": null,
+            "method": "POST", "scheme": "https", "host": "evil.example", "port": 443, "domain": "evil.example",
+            "path": "/upload", "http_version": "2", "action": "deny", "reason": "unknown_destination",
+            "decided": null, "would": null, "would_reason": null, "rule": null, "mode": "enforce",
+            "policy": "sha256:00", "findings": [], "outcome": "denied", "status": 403, "request_bytes": 0,
+            "response_bytes": 0, "upstream": null, "ms": null, "body": null, "seq": 1, "hash": "00",
+            "previous": null, "outcome_seq": 2, "outcome_hash": "00"
+        });
+        let (Some(fields_map), Value::Object(changes)) = (fields.as_object_mut(), changes) else {
+            unreachable!()
+        };
+        fields_map.extend(changes);
+        serde_json::from_value(fields).unwrap()
+    }
+
+    fn lines(views: &[Value]) -> String {
+        let mut summary = Summary::default();
+        for changes in views {
+            summary.add(&view(changes.clone()));
+        }
+        anstream::adapter::strip_str(&summary.text()).to_string()
+    }
+
+    #[test]
+    fn a_session_is_told_in_lines_that_say_what_to_do() {
+        let allowed = json!({"host": "api.anthropic.com", "action": "allow", "reason": "allowed_by_rule",
+            "outcome": "completed", "request_bytes": 2048});
+        let secret = json!({"host": "paste.example", "reason": "secret_found", "rule": "allow \"paste.example\"",
+            "findings": [{"kind": "secret", "detector": "aws-access-key", "count": 1, "where": "body", "key": "hmac:0"}]});
+        let observed = json!({"host": "new.example", "action": "allow", "reason": "allowed_by_observe",
+            "would": "deny", "would_reason": "denied_by_rule", "outcome": "completed", "request_bytes": 100});
+        let text =
+            lines(&[allowed.clone(), allowed, json!({}), json!({}), json!({"port": 8443}), secret, observed]);
+        let expected = "  \
+  reached  3 requests: api.anthropic.com 2×, new.example 1×
+  denied   evil.example 2×, unknown_destination; to allow it: outgate policy allow evil.example
+  denied   evil.example:8443 1×, unknown_destination; to allow it: outgate policy allow evil.example:8443
+  denied   paste.example 1×, secret_found by `allow \"paste.example\"`
+  observed 1 request that enforcing would have stopped
+  sent     4.1 KiB: api.anthropic.com 4.0 KiB, new.example 100 B
+  secret   aws-access-key on the way to paste.example 1×, stopped
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_session_without_requests_says_so() {
+        assert_eq!(lines(&[]), "  reached  nothing: no request came to the gateway\n");
+    }
+
+    #[test]
+    fn a_rules_denial_offers_no_line_that_would_not_help() {
+        for (reason, rule, words) in [
+            ("denied_by_rule", Some("deny \"evil.example\""), "denied_by_rule by `deny \"evil.example\"`"),
+            ("upload_too_large", None, "upload_too_large"),
+            ("address_forbidden", None, "address_forbidden"),
+        ] {
+            let text = lines(&[json!({"reason": reason, "rule": rule})]);
+            assert!(text.contains(words) && !text.contains("outgate policy allow"), "{text}");
+        }
+    }
+}
