@@ -298,9 +298,9 @@ impl fmt::Display for AddressEntry {
             f.write_str("[")?;
         }
         if alone {
-            self.block.addr().fmt(f)?
+            self.block.addr().fmt(f)?;
         } else {
-            self.block.fmt(f)?
+            self.block.fmt(f)?;
         }
         if brackets {
             f.write_str("]")?;

@@ -15,12 +15,14 @@ use crate::rule::{Destination, LimitChanges, Origin, Rule};
 use crate::target::Host;
 use crate::verdict::{Action, Class, Mode, SecretAction, UploadLimits};
 
+mod advice;
 mod draft;
 mod keys;
 mod print;
 mod reader;
 mod scalar;
 mod schema;
+mod service;
 
 pub use schema::schema;
 

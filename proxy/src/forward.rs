@@ -24,6 +24,7 @@ use tower_service::Service;
 
 use crate::body::Upload;
 use crate::dial::{DialError, Dialer};
+use crate::tls::UpstreamTls;
 
 
 /// How long an unused connection is kept for the next request.
@@ -68,7 +69,7 @@ impl Via {
 
 impl Forwarder {
     /// A forwarder with an empty pool. A new policy gets a new one: addresses it forbids must not live on in a pool.
-    pub fn new(dialer: &Arc<Dialer>, policy: &Arc<Policy>, tls: &UpstreamProtocols) -> Forwarder {
+    pub fn new(dialer: &Arc<Dialer>, policy: &Arc<Policy>, tls: &UpstreamTls) -> Forwarder {
         let connector = |tls: &Arc<ClientConfig>| Connector {
             dialer: Arc::clone(dialer),
             policy: Arc::clone(policy),
@@ -106,14 +107,6 @@ impl Forwarder {
         }
         response
     }
-}
-
-/// TLS configurations by what they offer.
-pub struct UpstreamProtocols {
-    /// `h2` and `http/1.1`.
-    pub any: Arc<ClientConfig>,
-    /// `http/1.1` alone.
-    pub http1: Arc<ClientConfig>,
 }
 
 fn client(connector: Connector) -> Client<Connector, Upload> {

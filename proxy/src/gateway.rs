@@ -27,7 +27,7 @@ use crate::clock;
 use crate::config::{Config, RefuseMode};
 use crate::dial::Dialer;
 use crate::folder;
-use crate::forward::{Forwarder, UpstreamProtocols};
+use crate::forward::Forwarder;
 use crate::identify::{Client, Identities, IdentityError};
 use crate::metrics::Metrics;
 use crate::policies;
@@ -69,7 +69,7 @@ pub struct Gateway {
     pub draining: CancellationToken,
     /// No new connections.
     pub stopping: CancellationToken,
-    protocols: UpstreamProtocols,
+    protocols: UpstreamTls,
     ledger: Mutex<Ledger>,
     current: ArcSwap<CurrentPolicy>,
 }
@@ -136,10 +136,10 @@ impl Gateway {
     /// Counts an exchange that has ended. The last word counts, once.
     pub fn account(&self, decision: &Decision, outcome: &Outcome) {
         self.metrics.decided(decision.class, outcome.action, outcome.reason);
-        self.metrics.request(decision.class, decision.service.as_deref());
-        self.metrics.agent_request(&decision.agent, outcome.action);
+        self.metrics.requested(decision.class, decision.service.as_deref());
+        self.metrics.agent_requested(&decision.agent, outcome.action);
         for finding in decision.findings.iter().chain(&outcome.findings) {
-            self.metrics.finding(finding);
+            self.metrics.found(finding);
         }
     }
 
@@ -156,7 +156,7 @@ impl Gateway {
 }
 
 impl CurrentPolicy {
-    fn new(rules: Arc<Policy>, dialer: &Arc<Dialer>, protocols: &UpstreamProtocols) -> CurrentPolicy {
+    fn new(rules: Arc<Policy>, dialer: &Arc<Dialer>, protocols: &UpstreamTls) -> CurrentPolicy {
         let secrets = rules.secrets();
         let redactor = Redactor::new(Arc::clone(&secrets));
         let forwarder = Forwarder::new(dialer, &rules, protocols);

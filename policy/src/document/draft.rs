@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::reader::{Page, Span, Take, nearest, plain, quoted};
+use super::advice::{nearest, quoted};
+use super::reader::{Page, Span, Take, plain};
 use super::scalar::{parse_window, print_size};
+use super::service::{all_texts, service_spec};
 use super::{Approval, ByClass, DEFAULT_LIMITS, Document, KnownFrom, KnownSource, Mistake, effective_limits};
 use crate::address::{AddressEntry, AddressRules};
-use crate::catalogue::{Catalogue, CredentialSpec, ServiceSpec};
+use crate::catalogue::{Catalogue, ServiceSpec};
 use crate::rule::{AgentPattern, Destination, Hosts, LimitChanges, Origin, PathPattern, Rule};
+use crate::target::Host;
 use crate::verdict::{Action, Class, Mode, SecretAction, UploadLimits};
 
 /// All that was said so far. A scalar that no file gives is `None`.
@@ -320,12 +323,23 @@ impl Draft {
             Ok(extended) => return Some(extended),
             Err(problems) => problems,
         };
+        let reported = mistakes.len();
         for problem in problems {
             let places = self.services.iter().filter(|(spec, _)| spec.name == problem.service);
             let text_at = places.clone().find_map(|(_, places)| places.texts.get(&problem.text));
             let table_at = places.clone().map(|(_, places)| &places.table).next();
             let Some(Origin { file, line }) = text_at.or(table_at).cloned() else { continue };
-            mistakes.push(Mistake { file, line, message: problem.to_string() });
+            // A word that is none was reported when the shape was checked.
+            if mistakes[..reported].iter().any(|mistake| mistake.file == file && mistake.line == line) {
+                continue;
+            }
+            let missing = problem.text.is_empty() && matches!(problem.field, "class" | "kind");
+            let message = if missing {
+                format!("the new service `{}` needs `{}`", problem.service, problem.field)
+            } else {
+                problem.message
+            };
+            mistakes.push(Mistake { file, line, message });
         }
         None
     }
@@ -378,7 +392,8 @@ fn secret_action(text: &str) -> Option<SecretAction> {
         .find(|action| action.as_str() == text)
 }
 
-fn parsed<T>(
+/// The strings of a list, each read; what cannot be is reported.
+pub(super) fn parsed<T>(
     page: &mut Page<'_>,
     table: &DeTable<'_>,
     key: &str,
@@ -474,69 +489,6 @@ fn described(rule: &Rule) -> String {
     )
 }
 
-fn approval_key(approval: &Approval) -> (&crate::target::Host, Option<u16>, &str, &str) {
+fn approval_key(approval: &Approval) -> (&Host, Option<u16>, &str, &str) {
     (&approval.host, approval.port, approval.agent.as_str(), &approval.rule)
-}
-
-fn service_spec(page: &mut Page<'_>, table: &DeTable<'_>) -> ServiceSpec {
-    let text = |key: &str| table.text(key).map(|(text, _)| text.to_owned()).unwrap_or_default();
-    let texts = |key: &str| table.texts(key).into_iter().map(|(text, _)| text.to_owned()).collect();
-    let ports = table.get("ports").and_then(|value| value.get_ref().as_array());
-    let ports =
-        ports.into_iter().flatten().filter_map(|port| port.get_ref().as_integer()?.as_str().parse().ok());
-    let domains = table.table("domains").into_iter().flatten().map(|(suffix, _)| {
-        let labels = table.table("domains").map(|table| table.texts(suffix.get_ref()));
-        let labels = labels.into_iter().flatten().map(|(text, _)| text.to_owned());
-        (suffix.get_ref().to_string(), labels.collect())
-    });
-    ServiceSpec {
-        name: text("name"),
-        class: text("class"),
-        kind: text("kind"),
-        title: text("title"),
-        docs: text("docs"),
-        aliases: texts("aliases"),
-        groups: texts("groups"),
-        hosts: service_hosts(page, table),
-        domains: domains.collect(),
-        ports: ports.collect(),
-        wide: table.flag("wide"),
-        credentials: table
-            .tables("credentials")
-            .into_iter()
-            .map(|(table, _)| credential_spec(page, table))
-            .collect(),
-    }
-}
-
-fn credential_spec(page: &mut Page<'_>, table: &DeTable<'_>) -> CredentialSpec {
-    CredentialSpec {
-        detector: table.text("detector").map(|(text, _)| text.to_owned()).unwrap_or_default(),
-        places: table.texts("in").into_iter().map(|(text, _)| text.to_owned()).collect(),
-        hosts: service_hosts(page, table),
-    }
-}
-
-/// Hosts of a service, international names among them.
-fn service_hosts(page: &mut Page<'_>, table: &DeTable<'_>) -> Vec<String> {
-    parsed(page, table, "hosts", crate::rule::to_ascii)
-}
-
-/// Every string in a table, however deep, with its place.
-fn all_texts(table: &DeTable<'_>) -> Vec<(String, Span)> {
-    fn walk(value: &DeValue<'_>, span: Span, found: &mut Vec<(String, Span)>) {
-        match value {
-            DeValue::String(text) => found.push((text.to_string(), span)),
-            DeValue::Array(entries) => {
-                entries.iter().for_each(|entry| walk(entry.get_ref(), entry.span(), found))
-            }
-            DeValue::Table(table) => {
-                table.values().for_each(|value| walk(value.get_ref(), value.span(), found))
-            }
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    table.values().for_each(|value| walk(value.get_ref(), value.span(), &mut found));
-    found
 }

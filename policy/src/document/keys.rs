@@ -106,7 +106,7 @@ static RULE: Table = Table {
 };
 
 static RULE_UPLOADS: Table =
-    Table { name: "`uploads` of a rule", keys: &[REQUEST_ALERT, REQUEST_BLOCK, WINDOW_ALERT, WINDOW_BLOCK] };
+    Table { name: "a rule's `uploads`", keys: &[REQUEST_ALERT, REQUEST_BLOCK, WINDOW_ALERT, WINDOW_BLOCK] };
 
 const REQUEST_ALERT: Key = key("request_alert", Shape::Size, "A larger request is a finding.");
 const REQUEST_BLOCK: Key = key("request_block", Shape::Size, "A larger request is refused.");

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::reader::quoted;
+use super::advice::quoted;
 use super::scalar::{print_size, print_window};
 use super::{Document, KnownSource};
 use crate::catalogue::{CredentialSpec, ServiceSpec};

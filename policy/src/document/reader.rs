@@ -9,13 +9,11 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::advice::{alternatives, elsewhere, example, listed, nearest, quote, quoted, synonym};
 use super::keys::{self, Key, Shape, Table};
 use super::scalar::{parse_size, parse_window};
 use super::{Mistake, Source};
 use crate::rule::Origin;
-
-/// Longest piece of a file that a message quotes, in characters.
-const QUOTE_LIMIT: usize = 60;
 
 pub(super) type Span = Range<usize>;
 type Value<'s> = Spanned<DeValue<'s>>;
@@ -39,6 +37,8 @@ impl<'s> Page<'s> {
         for error in &errors {
             page.report_syntax(error);
         }
+        // What follows the first in a line is mostly its echo.
+        page.mistakes.dedup_by_key(|mistake| mistake.line);
         if !errors.is_empty() {
             return (page, None);
         }
@@ -48,7 +48,7 @@ impl<'s> Page<'s> {
 
     /// Adds a mistake about the text at `span`: `` `text` `` and what is to be read after it.
     pub(super) fn mistake(&mut self, span: &Span, text: &str, message: &str) {
-        let quoted = quote(text);
+        let quoted = if text.is_empty() { "\"\"".to_owned() } else { quote(text) };
         self.report(span, format!("`{quoted}` {message}"));
     }
 
@@ -88,9 +88,10 @@ impl<'s> Page<'s> {
 
     fn report_unknown_key(&mut self, shape: &Table, name: &str, span: &Span) {
         let known = shape.keys.iter().map(|key| key.name);
-        let advice = match (nearest(name, known.clone()), elsewhere(shape, name)) {
+        let near = nearest(name, known.clone()).or_else(|| synonym(name, known.clone()));
+        let advice = match (near, elsewhere(shape, name)) {
             (Some(near), _) => format!("did you mean `{near}`?"),
-            (None, Some(table)) => format!("it belongs in {table}"),
+            (None, Some(tables)) => format!("it belongs in {tables}"),
             (None, None) => format!("its keys are {}", listed(known)),
         };
         self.mistake(span, name, &format!("is not a key of {}; {advice}", shape.name));
@@ -111,7 +112,7 @@ impl<'s> Page<'s> {
                 self.check_scalar(value, |text| parse_size(text).map(drop));
             }
             (Shape::Window, DeValue::String(_)) => {
-                self.check_scalar(value, |text| parse_window(text).map(drop))
+                self.check_scalar(value, |text| parse_window(text).map(drop));
             }
             (Shape::Word(what, words), DeValue::String(word)) => self.check_word(what, words, word, &span),
             (Shape::Texts(_), DeValue::Array(entries)) => self.check_texts(key, entries),
@@ -177,7 +178,7 @@ impl<'s> Page<'s> {
                 DeValue::String(_) => {}
                 DeValue::Table(table) => self.check_table(&keys::KNOWN, table, entry.span()),
                 _ => {
-                    self.wrong(entry, &format!("is not a string or table, as entries of `{}` are", key.name))
+                    self.wrong(entry, &format!("is not a string or table, as entries of `{}` are", key.name));
                 }
             }
         }
@@ -192,20 +193,40 @@ impl<'s> Page<'s> {
     }
 
     fn wrong_type(&mut self, key: &Key, value: &Value<'_>) {
-        let written = match value.get_ref() {
-            DeValue::String(text) => quoted(text),
-            _ => quote(self.text.get(value.span()).unwrap_or("")),
-        };
-        let advice = match &key.shape {
-            Shape::Texts(_) | Shape::Known if value.get_ref().is_str() => {
-                format!("`{} = [{written}]`", key.name)
+        let (name, span) = (key.name, value.span());
+        let is_tables =
+            value.get_ref().as_array().is_some_and(|entries| entries.iter().all(|e| e.get_ref().is_table()));
+        let message = match (&key.shape, value.get_ref()) {
+            (Shape::Tables(_), DeValue::Table(_)) => {
+                format!("`[{name}]` must be written `[[{name}]]`: there may be several")
             }
-            shape => example(key.name, shape),
+            (Shape::Table(_), DeValue::Array(_)) if is_tables => {
+                format!("`[[{name}]]` must be written `[{name}]`: there is only one")
+            }
+            (shape, found) => {
+                let written = match found {
+                    DeValue::String(text) => quoted(text),
+                    _ => quote(self.text.get(span.clone()).unwrap_or("")),
+                };
+                let advice = match shape {
+                    Shape::Texts(_) | Shape::Known if found.is_str() => format!("`{name} = [{written}]`"),
+                    shape => example(name, shape),
+                };
+                format!("`{name} = {written}` has {} for a value: write {advice}", type_of(found))
+            }
         };
-        let found = value.get_ref().type_str();
-        let article = if matches!(found, "array" | "integer") { "an" } else { "a" };
-        let message = format!("`{} = {written}` has {article} {found} for a value: write {advice}", key.name);
-        self.report(&value.span(), message);
+        self.report(&span, message);
+    }
+}
+
+fn type_of(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) | DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
     }
 }
 
@@ -274,127 +295,4 @@ fn check_time(text: &str) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(_) => Err("is not a point in time: write it as `2026-11-21T06:00:00Z`".to_owned()),
     }
-}
-
-fn example(name: &str, shape: &Shape) -> String {
-    match shape {
-        Shape::Version => "`version = 1`".to_owned(),
-        Shape::Text => format!("`{name} = \"…\"`"),
-        Shape::Flag => format!("`{name} = true` or `{name} = false`"),
-        Shape::Size => format!("`{name} = \"1 MiB\"`"),
-        Shape::Window => format!("`{name} = \"10m\"`"),
-        Shape::Word(_, words) => {
-            alternatives(&words.iter().map(|word| format!("{name} = \"{word}\"")).collect::<Vec<_>>())
-        }
-        Shape::Texts(entry) => format!("`{name} = [\"{entry}\"]`"),
-        Shape::Ports => format!("`{name} = [8080]`"),
-        Shape::Time => format!("`{name} = 2026-11-21T06:00:00Z`"),
-        Shape::Domains => format!("`{name} = {{ com = [\"example\"] }}`"),
-        Shape::Known => format!("`{name} = [\"dotenv:.env\"]`"),
-        Shape::Table(table) | Shape::Tables(table) if table.name.starts_with("`[") => table.name.to_owned(),
-        Shape::Table(_) | Shape::Tables(_) => format!("`{name} = {{ … }}`"),
-    }
-}
-
-/// The table that knows a key which this one does not, where exactly one other does.
-fn elsewhere(here: &Table, name: &str) -> Option<&'static str> {
-    let mut found = Vec::new();
-    collect_tables(&keys::POLICY, &mut found);
-    found.retain(|table| table.name != here.name && table.keys.iter().any(|key| key.name == name));
-    match found[..] {
-        [table] => Some(table.name),
-        _ => None,
-    }
-}
-
-fn collect_tables(table: &'static Table, found: &mut Vec<&'static Table>) {
-    if found.iter().any(|known| known.name == table.name) {
-        return;
-    }
-    found.push(table);
-    for key in table.keys {
-        if let Shape::Table(inner) | Shape::Tables(inner) = key.shape {
-            collect_tables(inner, found);
-        }
-    }
-}
-
-/// `` `a`, `b` or `c` ``.
-fn alternatives<S: AsRef<str>>(words: &[S]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("`{}`", word.as_ref())).collect();
-    match quoted.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
-        None => String::new(),
-    }
-}
-
-fn listed(words: impl Iterator<Item = &'static str>) -> String {
-    words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
-}
-
-/// The candidate with the fewest edits to `name`, if one is near: at most one for every three characters.
-pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_ascii_lowercase();
-    let limit = (name.len() / 3).clamp(1, 3);
-    candidates
-        .map(|candidate| (edit_distance(&name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Inserted, deleted, changed and exchanged characters between two words.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = match (i, j) {
-                (0, j) => j,
-                (i, 0) => i,
-                _ => {
-                    let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-                    let one_more = rows[i - 1][j].min(rows[i][j - 1]) + 1;
-                    let exchanged = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-                    let exchanged = if exchanged { rows[i - 2][j - 2] + 1 } else { usize::MAX };
-                    changed.min(one_more).min(exchanged)
-                }
-            };
-        }
-    }
-    rows[a.len()][b.len()]
-}
-
-/// Text of the user's as a message shows it: one line, not too long, with what cannot be seen spelled out.
-fn quote(text: &str) -> String {
-    let line = text.lines().next().unwrap_or("");
-    let cut = line.chars().count() > QUOTE_LIMIT || line.len() < text.trim_end().len();
-    let mut shown: String = line.chars().take(QUOTE_LIMIT).map(visible).collect();
-    if cut {
-        shown.push('…');
-    }
-    shown
-}
-
-/// Control and zero-width characters, by number.
-fn visible(letter: char) -> String {
-    let hidden = letter.is_control()
-        || matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    if hidden { format!("\\u{{{:x}}}", u32::from(letter)) } else { letter.to_string() }
-}
-
-/// A TOML basic string.
-pub(super) fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => out.extend(['\\', letter]),
-            letter if letter.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(letter))),
-            letter => out.push(letter),
-        }
-    }
-    out.push('"');
-    out
 }

@@ -56,7 +56,7 @@ pub(super) fn parse_window(text: &str) -> Result<u32, String> {
 
 /// A size in the largest unit that leaves a whole number.
 pub(super) fn print_size(bytes: u64) -> String {
-    match UNITS.iter().find(|(_, factor)| bytes >= *factor && bytes % factor == 0) {
+    match UNITS.iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor)) {
         Some((unit, factor)) => format!("{} {unit}", bytes / factor),
         None => format!("{bytes} B"),
     }
@@ -64,7 +64,7 @@ pub(super) fn print_size(bytes: u64) -> String {
 
 /// A duration in the largest unit that leaves a whole number.
 pub(super) fn print_window(seconds: u32) -> String {
-    match PERIODS.iter().find(|(_, factor)| seconds >= *factor && seconds % factor == 0) {
+    match PERIODS.iter().find(|(_, factor)| seconds >= *factor && seconds.is_multiple_of(*factor)) {
         Some((unit, factor)) => format!("{}{unit}", seconds / factor),
         None => format!("{seconds}s"),
     }

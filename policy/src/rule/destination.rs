@@ -86,6 +86,9 @@ fn usual_mistake(text: &str) -> Option<String> {
     if is_block {
         return None;
     }
+    if tail.is_empty() {
+        return Some(format!("ends in `/`: write `{head}`"));
+    }
     Some(format!("holds a path: write the host alone, `{head}`, and the path under `paths` of a `[[rule]]`"))
 }
 
@@ -237,6 +240,7 @@ mod tests {
                 "github.com/example",
                 "holds a path: write the host alone, `github.com`, and the path under `paths` of a `[[rule]]`",
             ),
+            ("docs.rs/", "ends in `/`: write `docs.rs`"),
             ("10.0.0.1/8", "has bits outside its prefix: write `10.0.0.0/8`"),
             ("10.0.0.0/33", "is not a block such as `10.20.0.0/16`"),
             ("docs.rs:0", "has `0` for a port: ports are plain numbers from 1 to 65535"),

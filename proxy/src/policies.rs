@@ -1,0 +1,179 @@
+//! The policy from its files: read together with the exact values it names, checked, and watched for changes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use policy::catalogue::Catalogue;
+use policy::decide::Policy;
+use policy::document::{KnownFrom, Mistake, STARTER, Source};
+use policy::secret::{KnownValue, Secrets};
+
+use crate::config::{Config, Environment};
+use crate::folder::{self, FolderError};
+
+/// Largest policy file and file of known values that is read, in bytes.
+const FILE_LIMIT: u64 = 8 * 1024 * 1024;
+
+/// A policy with the exact values it looks for.
+pub struct Loaded {
+    /// The rules.
+    pub rules: Policy,
+    /// Detectors and known values. The place of a value among them names its source by [`Loaded::sources`].
+    pub secrets: Secrets,
+    /// For each known value the number of the `known` entry it comes from.
+    pub sources: Vec<usize>,
+    /// What is not wrong, but will not do what its author means.
+    pub warnings: Vec<String>,
+}
+
+/// Why a policy cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error("cannot read `{}`: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        error: io::Error,
+    },
+    /// A file could be changed by others than its owner.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The files say something that is not a policy.
+    #[error("{}", list(.0))]
+    Mistakes(Vec<Mistake>),
+}
+
+fn list(mistakes: &[Mistake]) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Writes the starter policy where a data folder has none and no other policy is named.
+///
+/// # Errors
+/// A folder that cannot be written.
+pub fn make_starter(config: &Config) -> Result<(), FolderError> {
+    let path = config.data_dir.join("policy.toml");
+    let wanted = config.policy.is_empty() && !path.exists();
+    if wanted { folder::write_private(&path, STARTER.as_bytes()) } else { Ok(()) }
+}
+
+/// Reads and checks the whole policy.
+///
+/// # Errors
+/// Every mistake of every file at once; or the file that cannot be read.
+pub fn load(config: &Config, environment: Environment<'_>) -> Result<Loaded, LoadError> {
+    let mut texts = Vec::new();
+    for path in files(config)? {
+        folder::check_trusted(&path)?;
+        texts.push((path.display().to_string(), read(&path)?));
+    }
+    let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
+    let rules = Policy::parse(&sources, Catalogue::builtin()).map_err(LoadError::Mistakes)?;
+    let mut warnings: Vec<String> = rules.warnings().iter().map(ToString::to_string).collect();
+    let (secrets, sources) = known(&rules, environment, &mut warnings);
+    Ok(Loaded { rules, secrets, sources, warnings })
+}
+
+fn files(config: &Config) -> Result<Vec<PathBuf>, LoadError> {
+    config.policy_files().map_err(|error| LoadError::Read { path: config.data_dir.join("policy.d"), error })
+}
+
+fn read(path: &Path) -> Result<String, LoadError> {
+    let failed = |error| LoadError::Read { path: path.to_owned(), error };
+    if fs::metadata(path).map_err(failed)?.len() > FILE_LIMIT {
+        return Err(failed(io::Error::other("it is larger than 8 MiB")));
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+/// Values that cannot be read are warned about, not fatal: a policy must not stop working because a variable is
+/// unset, and says at start which values it does not look for.
+fn known(rules: &Policy, environment: Environment<'_>, warnings: &mut Vec<String>) -> (Secrets, Vec<usize>) {
+    let (mut values, mut sources) = (Vec::new(), Vec::new());
+    for (number, source) in rules.known_sources().iter().enumerate() {
+        let beside = Path::new(&*source.origin.file).parent().unwrap_or(Path::new("."));
+        match read_known(&source.from, beside, environment) {
+            Ok(pairs) => {
+                for (name, value) in pairs {
+                    match KnownValue::new(name.as_str(), value.as_bytes()) {
+                        Ok(known) => {
+                            values.push(known);
+                            sources.push(number);
+                        }
+                        Err(skipped) => warnings.push(format!("{}: `{name}` is not looked for: {skipped}", source.origin)),
+                    }
+                }
+            }
+            Err(error) => warnings.push(format!("{}: `{}` cannot be read: {error}", source.origin, source.from)),
+        }
+    }
+    (Secrets::new(values), sources)
+}
+
+fn read_known(from: &KnownFrom, beside: &Path, environment: Environment<'_>) -> io::Result<Vec<(String, String)>> {
+    match from {
+        KnownFrom::Env(name) => {
+            let value = environment(name).ok_or_else(|| io::Error::other("the variable is not set"))?;
+            Ok(vec![(from.to_string(), value)])
+        }
+        KnownFrom::File(path) => {
+            let text = fs::read_to_string(beside.join(&**path))?;
+            Ok(vec![(from.to_string(), text.trim_end_matches(['\r', '\n']).to_owned())])
+        }
+        KnownFrom::Dotenv(path) => {
+            let text = fs::read_to_string(beside.join(&**path))?;
+            Ok(dotenv(&text).map(|(name, value)| (format!("{from}/{name}"), value)).collect())
+        }
+    }
+}
+
+/// `NAME=value` lines, as dotenv libraries read them: comments, `export`, and quotes around the value.
+fn dotenv(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
+    text.lines().filter_map(|line| {
+        let line = line.trim();
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        let (name, value) = line.split_once('=')?;
+        let plain = !name.is_empty() && name.trim_end().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        plain.then(|| (name.trim_end().to_owned(), unquote(value.trim())))
+    })
+}
+
+fn unquote(value: &str) -> String {
+    for quote in ['"', '\''] {
+        if let Some(inner) = value.strip_prefix(quote).and_then(|rest| rest.split_once(quote)) {
+            return inner.0.to_owned();
+        }
+    }
+    value.split_once(" #").map_or(value, |(value, _)| value.trim_end()).to_owned()
+}
+
+/// What a change of the policy's files shows in: their names, sizes and times.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprint(BTreeMap<PathBuf, Option<(u64, SystemTime)>>);
+
+impl Fingerprint {
+    /// Looks at the files as they are now. A missing file shows too.
+    pub fn take(config: &Config) -> Fingerprint {
+        let files = config.policy_files().unwrap_or_default();
+        let seen = |path: &Path| fs::metadata(path).ok().and_then(|file| Some((file.len(), file.modified().ok()?)));
+        Fingerprint(files.into_iter().map(|path| (path.clone(), seen(&path))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dotenv_lines_are_read_as_libraries_read_them() {
+        let text = "# c\nA=1\nexport B = two words # note\nC=\"quoted # not a note\"\nD='single'\nnot a line\n=x\n";
+        let pairs: Vec<_> = dotenv(text).collect();
+        let expected = [("A", "1"), ("B", "two words"), ("C", "quoted # not a note"), ("D", "single")];
+        assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+}
