@@ -56,6 +56,7 @@ fn read() -> (Catalogue, Vec<ServiceProblem>) {
         file.service.iter().for_each(|spec| catalogue.add(spec, &mut problems));
     }
     protect_hosts(&mut catalogue);
+    catalogue.neighbours.protect_own();
     (catalogue, problems)
 }
 

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::target::Host;
 
 use super::names::edit_distance;
-use super::registrable_domain;
 
 /// Labels shorter than this have too many honest neighbours to be guarded against edits.
 const EDITED_LENGTH: usize = 5;
@@ -44,28 +43,25 @@ pub enum How {
     Embedded,
 }
 
-/// The lists that keep honest names honest.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// The lists that keep honest names honest; `look-alikes.toml` says what each is for.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Exceptions {
-    /// Known labels that are words: others hold them, and their neighbours, in good faith.
     common: HashSet<String>,
-    /// Known labels that their owners hold under many suffixes.
+    exact: HashSet<String>,
     everywhere: HashSet<String>,
-    /// Labels too short for edits that are nevertheless rare enough to guard under other suffixes.
     short: HashSet<String>,
-    /// Labels that are one edit from a known one in good faith.
-    honest: HashSet<String>,
-    /// Public suffixes whose names are accounts at a host that gives the known names to their owners only.
+    neighbours: HashSet<String>,
     namespaces: HashSet<String>,
-    /// Domains of known vendors that serve nothing in the catalogue.
     own: BTreeMap<String, Vec<String>>,
+    honest: BTreeMap<String, Vec<String>>,
 }
 
 /// Known labels and all that is one edit from them.
 #[derive(Clone, Debug)]
 pub(super) struct Neighbourhood {
     exceptions: Exceptions,
+    /// Known domains: those guarded and those honest by exception.
     domains: HashSet<Box<str>>,
     /// The first known domain of each label.
     labels: HashMap<Box<str>, Box<str>>,
@@ -80,19 +76,20 @@ impl Neighbourhood {
     /// Starts from the program's own lists.
     pub(super) fn read(text: &str) -> Neighbourhood {
         let exceptions: Exceptions = toml::from_str(text).expect("the program's own data, read by the tests");
-        let own = exceptions.own.clone();
-        let mut neighbourhood = Neighbourhood {
+        let honest = domains(&exceptions.honest);
+        Neighbourhood {
             exceptions,
-            domains: HashSet::new(),
+            domains: honest.into_iter().map(String::into_boxed_str).collect(),
             labels: HashMap::new(),
             deletions: HashMap::new(),
             skeletons: HashMap::new(),
             longest: 0,
-        };
-        for (suffix, labels) in &own {
-            labels.iter().for_each(|label| neighbourhood.protect(&format!("{label}.{suffix}")));
         }
-        neighbourhood
+    }
+
+    /// Guards the vendors' other domains: last, so that a label is named by the domain that serves something.
+    pub(super) fn protect_own(&mut self) {
+        domains(&self.exceptions.own).iter().for_each(|domain| self.protect(domain));
     }
 
     /// Guards a registrable domain against imitation.
@@ -109,6 +106,9 @@ impl Neighbourhood {
         }
         self.longest = self.longest.max(label.len());
         self.skeletons.insert(skeleton(label).into(), label.into());
+        if self.exceptions.exact.contains(label) {
+            return;
+        }
         for spelling in std::iter::once(label.to_owned()).chain(deletions(label)) {
             self.deletions.entry(spelling.into()).or_default().push(label.into());
         }
@@ -117,17 +117,19 @@ impl Neighbourhood {
     /// What the host imitates, if anything.
     pub(super) fn look_alike(&self, host: &Host) -> Option<LookAlike> {
         host.name()?;
-        let domain = registrable_domain(host);
+        let domain = psl::domain_str(host.as_str())?;
         let (label, suffix) = domain.split_once('.')?;
-        if self.domains.contains(domain) {
+        // On a network of one's own a resolver's search list makes `github.com.corp` of `github.com`.
+        if self.domains.contains(domain) || self.exceptions.namespaces.contains(suffix) {
             return None;
         }
-        self.imitated_label(label, suffix)
-            .or_else(|| self.embedded(&host.as_str()[..host.as_str().len() - suffix.len()]))
+        let before = host.as_str().strip_suffix(suffix)?.trim_end_matches('.');
+        self.imitated_label(label).or_else(|| self.embedded(before))
     }
 
-    fn imitated_label(&self, label: &str, suffix: &str) -> Option<LookAlike> {
-        if self.exceptions.namespaces.contains(suffix) || self.exceptions.honest.contains(label) {
+    /// Judges the label that somebody registered, under a suffix that is not its owner's.
+    fn imitated_label(&self, label: &str) -> Option<LookAlike> {
+        if self.exceptions.neighbours.contains(label) {
             return None;
         }
         if let Some(known) = self.labels.get(label) {
@@ -157,12 +159,11 @@ impl Neighbourhood {
         near(label).or_else(|| deletions(label).find_map(|spelling| near(&spelling)))
     }
 
-    /// Whether labels in front of the public suffix (`before` ends in a dot) spell a known domain.
+    /// Whether the labels in front of the public suffix spell a known domain.
     fn embedded(&self, before: &str) -> Option<LookAlike> {
-        let before = before.strip_suffix('.').unwrap_or(before);
         let known = |text: &str| self.domains.get(text).map(|domain| found(domain, How::Embedded));
-        for (start, _) in label_starts(before) {
-            let rest = &before[start..];
+        let starts = before.match_indices('.').map(|(dot, _)| dot + 1);
+        for rest in [0].into_iter().chain(starts).map(|start| &before[start..]) {
             // Known domains have a suffix of one label or of two (`co.uk`).
             let ends = rest.match_indices('.').map(|(dot, _)| dot).chain([rest.len()]).skip(1).take(2);
             if let Some(found) = ends.filter_map(|end| known(&rest[..end])).next() {
@@ -188,17 +189,15 @@ impl Neighbourhood {
     }
 }
 
-fn found(domain: &str, how: How) -> LookAlike {
-    LookAlike { of: domain.to_owned(), how }
+fn domains(grouped: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    grouped
+        .iter()
+        .flat_map(|(suffix, labels)| labels.iter().map(move |label| format!("{label}.{suffix}")))
+        .collect()
 }
 
-fn label_starts(name: &str) -> impl Iterator<Item = (usize, &str)> {
-    let mut start = 0;
-    name.split('.').map(move |label| {
-        let at = start;
-        start += label.len() + 1;
-        (at, label)
-    })
+fn found(domain: &str, how: How) -> LookAlike {
+    LookAlike { of: domain.to_owned(), how }
 }
 
 /// The label with each of its characters taken out in turn.
@@ -272,4 +271,135 @@ fn latin_twin(character: char) -> Option<char> {
         'ź' | 'ż' | 'ž' | 'ẓ' | 'ƶ' => 'z',
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Catalogue;
+
+    fn judge(name: &str) -> Option<(String, How)> {
+        let host = Host::parse(name.as_bytes()).unwrap_or_else(|e| panic!("`{name}`: {e}"));
+        Catalogue::builtin().look_alike(&host).map(|found| (found.of, found.how))
+    }
+
+    #[test]
+    fn imitations_are_named_with_what_they_imitate_and_how() {
+        use How::{Embedded, Homoglyph, OneEdit, OtherSuffix};
+        for (name, of, how) in [
+            // the known label under another suffix
+            ("anthropic.dev", "anthropic.com", OtherSuffix),
+            ("api.anthropic.co", "anthropic.com", OtherSuffix),
+            ("anthropic.co.uk", "anthropic.com", OtherSuffix),
+            ("api.openai.net", "openai.com", OtherSuffix),
+            ("github.co", "github.com", OtherSuffix),
+            ("raw.github.example", "github.com", OtherSuffix),
+            ("gitlab.test", "gitlab.com", OtherSuffix),
+            ("huggingface.vercel.app", "huggingface.co", OtherSuffix),
+            ("claude.example", "claude.ai", OtherSuffix),
+            ("slack.zip", "slack.com", OtherSuffix),
+            ("rubygems.dev", "rubygems.org", OtherSuffix),
+            ("groq.io", "groq.com", OtherSuffix),
+            ("docker.com.example", "docker.com", Embedded),
+            // one edit
+            ("antropic.com", "anthropic.com", OneEdit),
+            ("anthropicc.com", "anthropic.com", OneEdit),
+            ("api.anhtropic.com", "anthropic.com", OneEdit),
+            ("anthrobic.com", "anthropic.com", OneEdit),
+            ("opena.com", "openai.com", OneEdit),
+            ("openaii.com", "openai.com", OneEdit),
+            ("opneai.com", "openai.com", OneEdit),
+            ("githhub.com", "github.com", OneEdit),
+            ("githb.com", "github.com", OneEdit),
+            ("gtihub.com", "github.com", OneEdit),
+            ("guthub.com", "github.com", OneEdit),
+            ("git-hub.example", "github.com", OneEdit),
+            ("hugginface.co", "huggingface.co", OneEdit),
+            ("deepseeek.com", "deepseek.com", OneEdit),
+            ("npmjss.example", "npmjs.com", OneEdit),
+            ("rubygem.example", "rubygems.org", OneEdit),
+            ("microsft.com", "microsoft.com", OneEdit),
+            ("paypa1.example", "paypal.com", Homoglyph),
+            // drawn alike
+            ("0penai.com", "openai.com", Homoglyph),
+            ("api.0pena1.example", "openai.com", Homoglyph),
+            ("g1thub.com", "github.com", Homoglyph),
+            ("glthub.com", "github.com", Homoglyph),
+            ("rnicrosoft.com", "microsoft.com", Homoglyph),
+            ("rnistral.example", "mistral.ai", Homoglyph),
+            ("s1ack.com", "slack.com", Homoglyph),
+            ("d1sc0rd.com", "discord.com", Homoglyph),
+            ("xn--penai-iye.example", "openai.com", Homoglyph),
+            ("xn--n-8sbn9ak9k.com", "openai.com", Homoglyph),
+            ("xn--gthub-n4a.com", "github.com", Homoglyph),
+            ("xn--githb-bva.com", "github.com", Homoglyph),
+            ("xn--80ak6aa92e.com", "apple.com", Homoglyph),
+            ("xn--anthropi-mch.com", "anthropic.com", Homoglyph),
+            // in front of a stranger's
+            ("api.anthropic.com.evil.example", "anthropic.com", Embedded),
+            ("github.com.evil.example", "github.com", Embedded),
+            ("login.github.com.a.b.c.workers.dev", "github.com", Embedded),
+            ("github-com.example", "github.com", Embedded),
+            ("api-openai-com.evil.example", "openai.com", Embedded),
+            ("www-anthropic-com.pages.dev", "anthropic.com", Embedded),
+        ] {
+            let (found, by) = judge(name).unwrap_or_else(|| panic!("`{name}` passes for honest"));
+            let label = |domain: &str| domain.split('.').next().map(str::to_owned);
+            assert_eq!((label(&found), by), (label(of), how), "`{name}`: {found}");
+        }
+    }
+
+    #[test]
+    fn honest_names_are_not_accused() {
+        for (why, names) in [
+            ("plain", "example.com www.example.org localhost 192.0.2.1 [::1] com co.uk github.io"),
+            ("known ones", "api.anthropic.com github.com status.github.com anthropic.skilljar.com"),
+            (
+                "the owners' other domains",
+                "www.githubstatus.com github.blog githubnext.com openai.fm www.amazon.de amazon.co.jp \
+                 www.google.fr google.co.uk microsoft.de python.it ubuntu.fr openstreetmap.de slack.dev \
+                 supabase.co kubernetes.dev stackoverflow.co telegram.me discord.gift",
+            ),
+            (
+                "one's own pages and networks",
+                "openai.github.io anthropics.github.io huggingface.github.io ollama.readthedocs.io \
+                 host.docker.internal github.com.corp api.openai.com.default.svc.cluster.local gitlab.local \
+                 gitlab.corp.example github.example.com docker-registry.example.com sentry-dev.example.com \
+                 openai-proxy.example.com anthropic-eval.example.net my-github-mirror.example",
+            ),
+            (
+                "neighbours in good faith",
+                "openapi.example openal.org anthropics.com dockers.com server.com clang.org nestjs.com \
+                 canvas.net sigma.com quantum.com tulip.io motion.dev strike.me black.com clause.example \
+                 gender.com paypay.ne.jp nugget.com cradle.com xmake.io vlang.io scapy.net discard.example \
+                 stack.com entry.com rapier.rs weber.com credit.com together.org fireworks.com linear.net \
+                 render.net replicated.com element.org",
+            ),
+            (
+                "long and strange",
+                "a.b.c.d.e.f.g.h.i.j.k.example xn--mnchen-3ya.de xn--bcher-kva.example \
+                 xn--fiqs8s.cn d111111abcdef8.cloudfront.example this-is-a-rather-long-label-of-nothing.com",
+            ),
+        ] {
+            for name in names.split_whitespace() {
+                assert_eq!(judge(name), None, "`{name}`: {why}");
+            }
+        }
+    }
+
+    #[test]
+    fn domains_of_a_policy_file_are_guarded_too() {
+        let spec = crate::catalogue::ServiceSpec {
+            name: "house-model".into(),
+            class: "model".into(),
+            kind: "inference".into(),
+            domains: [("example".to_owned(), vec!["housemodel".to_owned()])].into(),
+            ..Default::default()
+        };
+        let catalogue = Catalogue::builtin().with_services(&[spec]).unwrap();
+        let host = Host::parse(b"api.housemodell.test").unwrap();
+        let found = catalogue.look_alike(&host).map(|found| found.of);
+        assert_eq!(found.as_deref(), Some("housemodel.example"));
+        assert_eq!(Catalogue::builtin().look_alike(&host), None);
+    }
 }

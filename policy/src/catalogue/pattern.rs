@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::target::{Host, HostError};
 
@@ -19,6 +20,8 @@ pub struct HostPattern {
     text: Box<str>,
     /// Where the labels without `*` begin: the text from here on is a plain name.
     anchor: usize,
+    /// How much stands before the first `*`: most hosts are told apart by that alone.
+    start: usize,
 }
 
 /// Why some text is not a host pattern.
@@ -56,13 +59,14 @@ impl HostPattern {
         let shortest = text.replace('*', "x");
         let host = Host::parse(shortest.as_bytes()).map_err(PatternError::Host)?;
         if !text.contains('*') {
-            return Ok(HostPattern { text: host.as_str().into(), anchor: 0 });
+            return Ok(HostPattern { text: host.as_str().into(), anchor: 0, start: host.as_str().len() });
         }
         let text = text.trim_end_matches('.').to_ascii_lowercase();
         let last_star = text.rfind('*').unwrap_or(0);
         let anchor =
             text[last_star..].find('.').map(|dot| last_star + dot + 1).ok_or(PatternError::Everything)?;
-        Ok(HostPattern { text: text.into(), anchor })
+        let start = text.find('*').unwrap_or(0);
+        Ok(HostPattern { text: text.into(), anchor, start })
     }
 
     /// The pattern as written, in lower case.
@@ -96,6 +100,9 @@ impl HostPattern {
 
     /// `before` is what stands left of the anchor and its dot.
     fn matches_before_anchor(&self, before: &str) -> bool {
+        if !before.as_bytes().starts_with(&self.text.as_bytes()[..self.start]) {
+            return false;
+        }
         let mut wanted = self.text[..self.anchor - 1].rsplit('.').peekable();
         let mut given = before.rsplit('.');
         while let Some(label) = wanted.next() {
@@ -162,7 +169,7 @@ impl std::error::Error for PatternError {}
 /// Finds what is said of a host (`T`: a service, a risk) by one hash lookup for each of its parent names.
 #[derive(Clone, Debug)]
 pub(super) struct Index<T> {
-    names: HashMap<Box<str>, Claims<T>>,
+    names: HashMap<Box<str>, Claims<T>, BuildHasherDefault<NameHasher>>,
     /// Labels of the longest name in `names`: longer suffixes of a host are not looked up.
     depth: usize,
 }
@@ -178,7 +185,7 @@ struct Claims<T> {
 
 impl<T> Default for Index<T> {
     fn default() -> Index<T> {
-        Index { names: HashMap::new(), depth: 0 }
+        Index { names: HashMap::default(), depth: 0 }
     }
 }
 
@@ -221,7 +228,12 @@ impl<T: Copy> Index<T> {
     /// What the most specific pattern says that `host` is in: the longest name first, and for one name the
     /// host itself before patterns before everything below.
     pub(super) fn find(&self, host: &str) -> Option<T> {
-        let mut start = host.rmatch_indices('.').nth(self.depth.max(1) - 1).map_or(0, |(dot, _)| dot + 1);
+        let mut dots = 0;
+        let beyond_depth = host.bytes().rposition(|byte| {
+            dots += usize::from(byte == b'.');
+            byte == b'.' && dots == self.depth
+        });
+        let mut start = beyond_depth.map_or(0, |dot| dot + 1);
         loop {
             let name = &host[start..];
             if let Some(claims) = self.names.get(name)
@@ -229,7 +241,7 @@ impl<T: Copy> Index<T> {
             {
                 return Some(value);
             }
-            start += name.find('.')? + 1;
+            start += memchr::memchr(b'.', name.as_bytes())? + 1;
         }
     }
 }
@@ -240,6 +252,34 @@ impl<T: Copy> Claims<T> {
         let Some(before) = before else { return self.exact };
         let pattern = self.patterns.iter().find(|(pattern, _)| pattern.matches_before_anchor(before));
         pattern.map(|(_, value)| *value).or(self.below)
+    }
+}
+
+/// A hash of a few nanoseconds. Its keys come from the catalogue and the policy, never from a request, so nobody can
+/// make them collide; a request's host is only looked up.
+#[derive(Clone, Copy, Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.write_u64(byte.into());
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        // An odd multiplier spreads upwards, the rotation brings the spread bits back down.
+        self.0 = (self.0.rotate_left(26) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
     }
 }
 
