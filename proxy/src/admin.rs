@@ -3,27 +3,33 @@
 //! In the order in which a request meets them: `connection` (limits and timeouts), `guard` (host, origin, token),
 //! then one handler out of [`ROUTES`]. What it shows of the gateway it asks of a [`Control`].
 
+mod agents;
 mod answer;
 mod connection;
 mod decisions;
 mod guard;
 mod health;
 mod policy;
+mod sessions;
 mod token;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::policy::identity::AgentName;
+use ::policy::redact::{Redacted, Redactor};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, get, post};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
-use crate::audit::Recorder;
+use crate::audit::{ChangeError, Recorder};
 use crate::config::MetricsAccess;
+use crate::identify::Identities;
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{Change, Store};
 
 pub use connection::{Arrivals, run};
 pub use token::AdminToken;
@@ -43,6 +49,10 @@ pub struct Admin {
     pub store: Store,
     /// Records changes, each with its event.
     pub recorder: Recorder,
+    /// Who may ask; told of every change made here.
+    pub identities: Arc<Identities>,
+    /// Where clients connect, for the URLs that are handed out; `None` where that is a Unix socket alone.
+    pub proxy: Option<SocketAddr>,
     /// What opens the rest.
     pub token: AdminToken,
     /// To the end of a request head, from the connection's start or the end of the last answer.
@@ -60,11 +70,32 @@ pub trait Control: Send + Sync + 'static {
     /// The policy in force, as `outgate policy show --json` prints it.
     fn policy(&self) -> serde_json::Value;
 
+    /// What takes secrets out of text, by the policy in force.
+    fn redactor(&self) -> Redactor;
+
     /// Reads the policy files again and puts them in force.
     ///
     /// # Errors
     /// Every mistake in them; the policy in force stays.
     fn reload(&self) -> BoxFuture<'_, Result<(), Vec<String>>>;
+}
+
+impl Admin {
+    /// Makes a change and lets it hold before the answer goes out.
+    async fn change(&self, change: Change) -> Result<(), ChangeError> {
+        self.recorder.change(change, Some(Redacted::literal("admin API"))).await?;
+        self.identities.refresh().await;
+        Ok(())
+    }
+
+    /// What a client puts into `HTTPS_PROXY`. Whoever listens everywhere is reached by loopback.
+    fn proxy_url(&self, agent: &AgentName, token: &str) -> Option<String> {
+        let mut proxy = self.proxy?;
+        if proxy.ip().is_unspecified() {
+            proxy.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        Some(format!("http://{agent}:{token}@{proxy}"))
+    }
 }
 
 /// `/api/status`.
@@ -105,6 +136,14 @@ const ROUTES: &[Route] = &[
     Route { method: "get", path: "/", handler: || get(health::page) },
     Route { method: "get", path: "/api/openapi.json", handler: || get(health::openapi) },
     Route { method: "get", path: "/api/status", handler: || get(health::status) },
+    Route { method: "get", path: "/api/agents", handler: || get(agents::list) },
+    Route { method: "post", path: "/api/agents", handler: || post(agents::add) },
+    Route { method: "post", path: "/api/agents/{name}/rotate", handler: || post(agents::rotate) },
+    Route { method: "post", path: "/api/agents/{name}/revoke", handler: || post(agents::revoke) },
+    Route { method: "get", path: "/api/sessions", handler: || get(sessions::list) },
+    Route { method: "post", path: "/api/sessions", handler: || post(sessions::open) },
+    Route { method: "get", path: "/api/sessions/{id}", handler: || get(sessions::show) },
+    Route { method: "post", path: "/api/sessions/{id}/end", handler: || post(sessions::end) },
     Route { method: "get", path: "/api/decisions", handler: || get(decisions::list) },
     Route { method: "get", path: "/api/policy", handler: || get(policy::show) },
     Route { method: "post", path: "/api/policy/reload", handler: || post(policy::reload) },

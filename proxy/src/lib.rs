@@ -1,6 +1,9 @@
 //! Outgate's IO: the gateway that serves, and the commands people use it with.
 
-#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "unit tests are their own clients, servers and shells"))]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "unit tests are their own clients, servers and shells")
+)]
 
 pub mod admin;
 pub mod agents;

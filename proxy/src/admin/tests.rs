@@ -9,6 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::config::IdentityMode;
+use ::policy::secret::Secrets;
 
 const HEADER_TIMEOUT: Duration = Duration::from_millis(300);
 const TOKEN: &str = "test-token-test-token-test-token-test";
@@ -44,6 +46,10 @@ impl Control for Pretend {
         serde_json::json!({ "mode": "enforce" })
     }
 
+    fn redactor(&self) -> Redactor {
+        Redactor::new(Arc::new(Secrets::new(Vec::new())))
+    }
+
     fn reload(&self) -> BoxFuture<'_, Result<(), Vec<String>>> {
         let mistakes = self.mistakes.lock().unwrap().clone();
         Box::pin(async { if mistakes.is_empty() { Ok(()) } else { Err(mistakes) } })
@@ -51,6 +57,7 @@ impl Control for Pretend {
 }
 
 struct Served {
+    admin: Arc<Admin>,
     address: SocketAddr,
     pretend: Arc<Pretend>,
     stopping: CancellationToken,
@@ -62,9 +69,12 @@ async fn served(metrics_access: MetricsAccess) -> Served {
     let pretend = Arc::new(Pretend::default());
     let folder = tempfile::tempdir().unwrap();
     let (store, writer) = Store::open_beside(folder.path()).await.unwrap();
+    let recorder = Recorder::start(writer);
     let admin = Arc::new(Admin {
+        identities: Identities::load(&store, &recorder, IdentityMode::Required).await.unwrap(),
+        proxy: Some("0.0.0.0:4480".parse().unwrap()),
         store,
-        recorder: Recorder::start(writer),
+        recorder,
         control: Arc::clone(&pretend) as Arc<dyn Control>,
         metrics: Metrics::new(),
         metrics_access,
@@ -73,8 +83,8 @@ async fn served(metrics_access: MetricsAccess) -> Served {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stopping) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let done = tokio::spawn(run(admin, listener, stopping.clone()));
-    Served { address, pretend, stopping, done, _folder: folder }
+    let done = tokio::spawn(run(Arc::clone(&admin), listener, stopping.clone()));
+    Served { admin, address, pretend, stopping, done, _folder: folder }
 }
 
 /// What came back: status, head, body.
@@ -295,6 +305,116 @@ async fn a_stopped_listener_takes_nobody_and_ends() {
         .unwrap();
     drop(idle);
     assert!(TcpStream::connect(served.address).await.is_err());
+}
+
+impl Served {
+    /// A request with the token and a JSON body; gives status and answer.
+    async fn json(&self, line: &str, body: &str) -> (u16, serde_json::Value) {
+        let (length, token) = (body.len(), with_token());
+        let head = format!("{line} HTTP/1.1\r\nHost: <host>\r\nConnection: close\r\n{token}");
+        let kind = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+        let reply = self.raw(&format!("{head}{kind}{body}")).await;
+        (reply.status, serde_json::from_str(&reply.body).unwrap_or_default())
+    }
+
+    /// Whose a token is, as the proxy sees it.
+    async fn whose(&self, token: &str) -> Result<String, String> {
+        let header = format!("Bearer {token}");
+        let client = self.admin.identities.identify(Some(header.as_bytes())).await;
+        client.map(|client| client.agent.to_string()).map_err(|error| error.to_string())
+    }
+}
+
+#[tokio::test]
+async fn agents_are_registered_rotated_and_revoked_and_that_holds_at_once() {
+    let served = served(MetricsAccess::Open).await;
+    let new = r#"{"name":"claude","owner":"ana@example.com","expires":"2099-01-01T00:00:00Z"}"#;
+    let (status, issued) = served.json("POST /api/agents", new).await;
+    let first = issued["token"].as_str().unwrap().to_owned();
+    assert_eq!((status, issued["expires"].as_str()), (201, Some("2099-01-01T00:00:00.000000Z")));
+    assert_eq!(issued["proxy_url"], format!("http://claude:{first}@127.0.0.1:4480"));
+    assert_eq!(served.whose(&first).await.unwrap(), "claude");
+    assert_eq!(served.json("POST /api/agents", new).await.0, 409);
+
+    let (status, issued) = served.json("POST /api/agents/claude/rotate", "").await;
+    let second = issued["token"].as_str().unwrap();
+    assert_eq!((status, issued["expires"].as_str()), (200, Some("2099-01-01T00:00:00.000000Z")), "kept");
+    assert_eq!(served.whose(second).await.unwrap(), "claude");
+    assert!(served.whose(&first).await.is_err(), "the old token ends at once");
+
+    let (status, revoked) = served.json("POST /api/agents/claude/revoke", "").await;
+    assert_eq!((status, revoked["status"].as_str()), (200, Some("revoked")));
+    assert!(served.whose(second).await.is_err());
+    assert_eq!(served.json("POST /api/agents/claude/rotate", "").await.0, 409);
+
+    let (_, list) = served.json("GET /api/agents", "").await;
+    assert_eq!(
+        (list[0]["agent"].as_str(), list[0]["owner"].as_str()),
+        (Some("claude"), Some("ana@example.com"))
+    );
+    assert!(!list.to_string().contains(second), "no list holds a token");
+}
+
+#[tokio::test]
+async fn sessions_are_opened_shown_and_ended_with_their_tokens() {
+    let served = served(MetricsAccess::Open).await;
+    let secret = concat!("ghp_", "16C7e42F292c6912E7710c838347Ae178B4a");
+    let body = format!(
+        r#"{{"command":"agent --token {secret}","repo":"https://ana:pw@git.test/x","observe":true}}"#
+    );
+    let (status, opened) = served.json("POST /api/sessions", &body).await;
+    let (id, token) = (opened["session"].as_str().unwrap(), opened["token"].as_str().unwrap());
+    assert_eq!(status, 201);
+    assert_eq!(opened["proxy_url"], format!("http://anonymous:{token}@127.0.0.1:4480"));
+    assert_eq!(served.whose(token).await.unwrap(), "anonymous");
+    let (_, shown) = served.json(&format!("GET /api/sessions/{id}"), "").await;
+    assert_eq!((shown["observe"].as_bool(), shown["ended"].is_null()), (Some(true), true));
+    assert_eq!(shown["repo"], "https://git.test/x");
+    assert!(!shown.to_string().contains(secret), "{shown}");
+
+    let (status, ended) = served.json(&format!("POST /api/sessions/{id}/end"), r#"{"exit_code":3}"#).await;
+    assert_eq!((status, ended["exit_code"].as_i64(), ended["why"].as_str()), (200, Some(3), Some("exited")));
+    assert!(served.whose(token).await.is_err(), "its token ends with it");
+    let again = served.json(&format!("POST /api/sessions/{id}/end"), "").await;
+    assert_eq!((again.0, again.1["exit_code"].as_i64()), (200, Some(3)), "ending it again changes nothing");
+    assert_eq!(served.json("GET /api/sessions?limit=1", "").await.1[0]["session"], id);
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said_in_words() {
+    let served = served(MetricsAccess::Open).await;
+    for (line, body, status, message) in [
+        (
+            "POST /api/agents",
+            r#"{"name":"A b","owner":"x"}"#,
+            400,
+            "`A b` is not a name: a name is 1 to 64 of",
+        ),
+        ("POST /api/agents", r#"{"name":"a"}"#, 400, "`owner` is missing: who answers for the agent"),
+        ("POST /api/agents", r#"{"name":"anonymous","owner":"x"}"#, 400, "the agent `anonymous` is that of"),
+        (
+            "POST /api/agents",
+            r#"{"name":"a","owner":"x","expires":"30d"}"#,
+            400,
+            "`30d` is not a time such as",
+        ),
+        ("POST /api/agents", r#"{"nam":"a"}"#, 400, "unknown field `nam`"),
+        ("POST /api/agents", "{", 400, "EOF while parsing"),
+        ("POST /api/agents/nobody/rotate", "", 404, "there is no agent `nobody`"),
+        ("POST /api/sessions", r#"{"agent":"nobody"}"#, 404, "there is no agent `nobody`"),
+        ("GET /api/sessions/x", "", 404, "there is no session `x`"),
+        ("POST /api/sessions/01K5C3ZJ8V7B5Q2M4N6P8R0T1W/end", "", 404, "there is no session"),
+    ] {
+        let (found, answer) = served.json(line, body).await;
+        let said = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(found == status && said.contains(message), "{line} {body}: {found} {said}");
+    }
+    let text =
+        "POST /api/agents HTTP/1.1\r\nHost: <host>\r\nConnection: close\r\nContent-Type: text/plain\r\n";
+    let reply = served.raw(&format!("{text}Content-Length: 2\r\n{}\r\n{{}}", with_token())).await;
+    assert_eq!(reply.status, 415, "a form or text of another site's page is no JSON");
+    let long = format!(r#"{{"name":"{}"}}"#, "a".repeat(BODY_LIMIT));
+    assert_eq!(served.json("POST /api/agents", &long).await.0, 413);
 }
 
 #[test]
