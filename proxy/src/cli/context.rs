@@ -1,12 +1,14 @@
 //! What commands share: the settings, the data folder, and the gateway that runs on it.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use tokio::runtime::Runtime;
 
 use super::variables::SESSION;
 use super::{Failure, Global};
 use crate::config::{Config, Flags, Mistakes, Place, Word};
+use crate::folder;
 use crate::running::Running;
 
 /// The settings a command was given; read when first asked for, so that `--help` works whatever they are.
@@ -79,6 +81,16 @@ impl Context {
             ))),
         }
     }
+}
+
+/// The data folder, made where it is missing, as an absolute path.
+///
+/// # Errors
+/// A folder that others may write, or that cannot be made.
+pub(crate) fn folder_of(config: &Config) -> Result<PathBuf, Failure> {
+    let folder = std::path::absolute(&config.data_dir).map_err(Failure::failed)?;
+    folder::prepare(&folder).map_err(Failure::failed)?;
+    Ok(folder)
 }
 
 /// A runtime for a command: one thread, since it waits for one thing at a time.

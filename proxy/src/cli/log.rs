@@ -93,6 +93,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
     decisions.retain(|view| !arguments.follow || view.outcome_seq.is_some_and(|seq| seq <= seen));
     printer.print(&decisions)?;
     if !arguments.follow {
+        if decisions.is_empty() {
+            output::note("no decision is recorded that fits");
+        }
         return Ok(Exit::Done);
     }
     loop {

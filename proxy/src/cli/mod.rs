@@ -8,6 +8,8 @@
 mod agent;
 mod audit;
 mod ca;
+mod changes;
+mod checkout;
 mod completions;
 mod context;
 mod demo;
@@ -140,6 +142,14 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// What went wrong, in words.
+    pub(crate) fn words(&self) -> &str {
+        match self {
+            Failure::Usage(words) | Failure::Failed(words) => words,
+            Failure::Closed => "the reader of the output has gone",
+        }
+    }
+
     /// A failure with an error's own words.
     pub(crate) fn failed(error: impl Display) -> Failure {
         Failure::Failed(error.to_string())
@@ -169,6 +179,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    crate::tls::install_provider();
     match cli.run() {
         Ok(Exit::Done) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Ok(Exit::Found) => ExitCode::from(3),
@@ -187,6 +198,10 @@ impl Cli {
     fn run(self) -> Result<Exit, Failure> {
         let context = Context::new(self.global);
         match self.command {
+            Command::Run(arguments) => run::run(&arguments, &context),
+            Command::Agent(arguments) => agent::run(&arguments, &context),
+            Command::Session(arguments) => session::run(&arguments, &context),
+            Command::Doctor(arguments) => doctor::run(&arguments, &context),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Log(arguments) => log::run(&arguments, &context),
             Command::Audit(arguments) => audit::run(&arguments, &context),

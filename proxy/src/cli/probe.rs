@@ -48,6 +48,19 @@ pub(crate) struct Errand {
     pub(crate) body: Bytes,
 }
 
+impl Errand {
+    /// A request without a body.
+    pub(crate) fn get(host: &str, path: &str) -> Errand {
+        Errand {
+            method: Method::GET,
+            host: host.to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+}
+
 impl Client {
     /// A client that trusts the certificates of a PEM file's text and nothing else.
     ///

@@ -3,12 +3,16 @@
 //! The store is made to be read beside a running gateway, so that the record can be read also when the gateway cannot
 //! be asked any more.
 
+use policy::identity::SessionId;
 use policy::view::DecisionView;
 use tokio::runtime::Runtime;
+use ulid::Ulid;
 
 use super::{Failure, context};
 use crate::config::Config;
+use crate::store::agents::Agent;
 use crate::store::query::Filter;
+use crate::store::sessions::Session;
 use crate::store::verify::Report;
 use crate::store::{Store, StoreError};
 
@@ -41,12 +45,45 @@ impl Records {
         self.runtime.block_on(self.store.decisions(filter)).map_err(Failure::failed)
     }
 
+    /// One decision, by the identifier that a reply carries.
+    ///
+    /// # Errors
+    /// Text that is no identifier, and a store that cannot be read.
+    pub(crate) fn decision(&self, id: &str) -> Result<Option<DecisionView>, Failure> {
+        let id = Ulid::from_string(id).map_err(Failure::failed)?;
+        self.runtime.block_on(self.store.decision(id)).map_err(Failure::failed)
+    }
+
     /// Decisions that ended after the record of that number, in the order in which they ended.
     ///
     /// # Errors
     /// A store that cannot be read.
     pub(crate) fn ended_after(&self, seq: u64, filter: &Filter) -> Result<Vec<DecisionView>, Failure> {
         self.runtime.block_on(self.store.ended_after(seq, filter)).map_err(Failure::failed)
+    }
+
+    /// All agents, by name.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub(crate) fn agents(&self) -> Result<Vec<Agent>, Failure> {
+        self.runtime.block_on(self.store.agents()).map_err(Failure::failed)
+    }
+
+    /// Sessions, the latest first.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub(crate) fn sessions(&self, limit: Option<u32>) -> Result<Vec<Session>, Failure> {
+        self.runtime.block_on(self.store.sessions(limit)).map_err(Failure::failed)
+    }
+
+    /// One session.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub(crate) fn session(&self, id: SessionId) -> Result<Option<Session>, Failure> {
+        self.runtime.block_on(self.store.session(id)).map_err(Failure::failed)
     }
 
     /// Checks the whole chain; `progress` is told now and then how many records were checked.

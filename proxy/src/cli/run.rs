@@ -1,9 +1,32 @@
 //! `outgate run`: an agent, or any command, as a session behind the gateway.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use policy::identity::AgentName;
+use policy::identity::{AgentName, SessionId};
+use policy::view::DecisionView;
+
+use super::changes::{change, redacted, redacted_url};
+use super::checkout::Checkout;
+use super::context::{running, runtime};
+use super::moment::lasted;
+use super::output::{bold, note};
+use super::records::Records;
+use super::summary::Summary;
+use super::supervise::{Ended, supervise};
+use super::trust::Trust;
+use super::variables::variables;
+use super::{Context, Exit, Failure, start};
+use crate::agents::{self, SessionStart, Token};
+use crate::config::Config;
+use crate::running::Running;
+use crate::store::query::Filter;
+
+/// How long the summary waits for what was under way when the command ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Run a command as a session behind the gateway
 #[derive(Debug, clap::Args)]
@@ -47,4 +70,134 @@ enum Fence {
     Require,
     /// Variables alone.
     Off,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    context.refuse_inside_a_session("run")?;
+    if arguments.fence == Fence::Require {
+        return Err(Failure::failed(
+            "the fence is not part of this version, so `--fence require` cannot be kept; without it variables alone \
+             lead programs to the gateway",
+        ));
+    }
+    let config = context.config()?;
+    let gateway = join_or_start(context, &config)?;
+    let trust = Trust::prepare(&config)?;
+    let (session, token) = open_session(arguments, &config)?;
+    if arguments.fence == Fence::Auto {
+        note(
+            "outgate: there is no fence in this version: programs that ignore proxy variables go past the gateway",
+        );
+    }
+    let agent = agent(arguments);
+    let proxy = format!("http://{agent}:{}@{}", token.reveal(), gateway.proxy);
+    let variables = variables(&proxy, &trust.certificate, &trust.bundle, Some(session));
+    let began = Instant::now();
+    let ended = runtime()?.block_on(supervise(&arguments.command, &variables)).map_err(Failure::failed)?;
+    let code = match &ended {
+        Ended::Ran(code) | Ended::NeverRan(code, _) => *code,
+    };
+    if let Ended::NeverRan(_, why) = &ended {
+        super::output::error(why);
+    }
+    finish(&config, session, &agent, code, began.elapsed());
+    Ok(Exit::Code(code))
+}
+
+fn agent(arguments: &Arguments) -> AgentName {
+    arguments.agent.clone().unwrap_or_else(AgentName::anonymous)
+}
+
+/// The gateway of the data folder, started where none runs.
+fn join_or_start(context: &Context, config: &Config) -> Result<Running, Failure> {
+    match running(config)? {
+        Some(running) => refuse_other_files(config, &running).map(|()| running),
+        None => {
+            let serve = context.arguments().into_iter().chain(["serve", "--until-idle"].map(OsString::from));
+            start::start(start::command(serve)?, config).map(|background| background.running)
+        }
+    }
+}
+
+/// A session must not believe in a policy that another gateway does not have.
+fn refuse_other_files(config: &Config, running: &Running) -> Result<(), Failure> {
+    let list = |files: &[PathBuf]| match files {
+        [] => format!("the policy of `{}`", config.data_dir.display()),
+        files => files.iter().map(|file| format!("`{}`", file.display())).collect::<Vec<_>>().join(", "),
+    };
+    let asked: Vec<PathBuf> = config.policy.iter().map(|file| absolute(file)).collect();
+    if !asked.is_empty() && asked != running.policies {
+        return Err(Failure::Usage(format!(
+            "the gateway that runs here has {}, not {}; stop it first, or use another --data-dir",
+            list(&running.policies),
+            list(&asked),
+        )));
+    }
+    let asked = absolute(&config.config);
+    let usual = absolute(&config.data_dir.join("outgate.toml"));
+    let has = running.config.clone().unwrap_or_else(|| usual.clone());
+    if asked != usual && asked != has {
+        return Err(Failure::Usage(format!(
+            "the gateway that runs here has the configuration `{}`, not `{}`; stop it first, or use another --data-dir",
+            has.display(),
+            asked.display(),
+        )));
+    }
+    Ok(())
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn open_session(arguments: &Arguments, config: &Config) -> Result<(SessionId, Token), Failure> {
+    let words: Vec<_> = arguments.command.iter().map(|word| word.to_string_lossy()).collect();
+    let tool = arguments.command.first().and_then(|program| Path::new(program).file_name());
+    let checkout = std::env::current_dir().map(|folder| Checkout::around(&folder)).unwrap_or_default();
+    let session = SessionStart {
+        agent: agent(arguments),
+        label: arguments.label.as_deref().map(redacted),
+        tool: tool.map(|tool| redacted(&tool.to_string_lossy())),
+        command: Some(redacted(&words.join(" "))),
+        repo: checkout.repo.as_deref().map(redacted_url),
+        branch: checkout.branch.as_deref().map(redacted),
+        commit: checkout.commit.as_deref().map(redacted),
+        observe: arguments.observe,
+    };
+    change(config, async |store, recorder| agents::open_session(store, recorder, session).await)
+}
+
+/// Ends the session and tells what it came to. The command has ended; nothing that goes wrong here changes its exit
+/// code.
+fn finish(config: &Config, session: SessionId, agent: &AgentName, code: u8, took: Duration) {
+    let ended = change(config, async |_, recorder| {
+        agents::end_session(recorder, session, Some(i32::from(code))).await
+    });
+    if let Err(Failure::Failed(why) | Failure::Usage(why)) = ended {
+        super::output::error(&format!("the end of session {session} is not recorded: {why}"));
+    }
+    note(format_args!("\n{} {agent}, {}, exit code {code}", bold("outgate:"), lasted(took)));
+    match decisions(config, session) {
+        Ok(decisions) => {
+            let mut summary = Summary::default();
+            decisions.iter().for_each(|view| summary.add(view));
+            note(format_args!("{}  outgate log --session {session}", summary.text()));
+        }
+        Err(Failure::Failed(why) | Failure::Usage(why)) => super::output::error(&why),
+        Err(Failure::Closed) => {}
+    }
+}
+
+/// The session's decisions, once all have ended or it is no use to wait.
+fn decisions(config: &Config, session: SessionId) -> Result<Vec<DecisionView>, Failure> {
+    let Some(records) = Records::open(config)? else { return Ok(Vec::new()) };
+    let filter = Filter { session: Some(session), ..Filter::default() };
+    let deadline = Instant::now() + LAST_WORDS;
+    loop {
+        let decisions = records.decisions(&filter)?;
+        if Instant::now() > deadline || decisions.iter().all(|view| view.outcome.is_some()) {
+            return Ok(decisions);
+        }
+        sleep(Duration::from_millis(50));
+    }
 }

@@ -1,5 +1,22 @@
 //! `outgate session`: the runs of agents.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+use policy::identity::SessionId;
+use policy::redact::Redacted;
+use policy::view::rfc3339;
+use serde_json::{Value, json};
+
+use super::moment::{self, lasted};
+use super::output::{Shown, bold};
+use super::records::Records;
+use super::summary::Summary;
+use super::table::{Column, Table};
+use super::{Context, Exit, Failure, output};
+use crate::store::query::Filter;
+use crate::store::sessions::Session;
+
 /// Look at sessions, the runs of agents
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -39,4 +56,114 @@ struct Show {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    let records = Records::open(&context.config()?)?;
+    match &arguments.command {
+        Command::List(arguments) => list(arguments, records.as_ref())?,
+        Command::Show(arguments) => show(arguments, records.as_ref())?,
+    }
+    Ok(Exit::Done)
+}
+
+fn list(arguments: &List, records: Option<&Records>) -> Result<(), Failure> {
+    let limit = Some(arguments.limit).filter(|limit| *limit > 0);
+    let sessions = records.map(|records| records.sessions(limit)).transpose()?.unwrap_or_default();
+    if arguments.json {
+        return output::json(&sessions.iter().map(shape).collect::<Vec<_>>());
+    }
+    if sessions.is_empty() {
+        output::note("no sessions yet; `outgate run -- CMD` makes one");
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    let mut table = Table::new([
+        Column::new("SESSION"),
+        Column::new("BEGAN"),
+        Column::new("LASTED"),
+        Column::new("AGENT"),
+        Column::new("LABEL"),
+        Column::new("TOOL"),
+        Column::gives_way("REPO"),
+        Column::new("BRANCH"),
+    ]);
+    for session in &sessions {
+        table.row([
+            session.id.to_string().into(),
+            moment::shown(session.started, now).into(),
+            length(session).into(),
+            session.agent.as_str().into(),
+            text(session.label.as_ref()).into(),
+            text(session.tool.as_ref()).into(),
+            text(session.repo.as_ref()).into(),
+            text(session.branch.as_ref()).into(),
+        ]);
+    }
+    table.print()
+}
+
+fn show(arguments: &Show, records: Option<&Records>) -> Result<(), Failure> {
+    let id = SessionId(arguments.id);
+    let session = records.map(|records| records.session(id)).transpose()?.flatten();
+    let (Some(records), Some(session)) = (records, session) else {
+        return Err(Failure::Failed(format!(
+            "there is no session `{id}`; `outgate session list` lists them"
+        )));
+    };
+    if arguments.json {
+        return output::json(&shape(&session));
+    }
+    output::line(format_args!("{} {id}", bold("session")))?;
+    for (name, value) in [
+        ("agent", session.agent.as_str()),
+        ("label", text(session.label.as_ref())),
+        ("command", text(session.command.as_ref())),
+        ("repo", text(session.repo.as_ref())),
+        ("branch", text(session.branch.as_ref())),
+        ("commit", text(session.commit.as_ref())),
+        ("model", text(session.model.as_ref())),
+        ("mode", if session.observe { "observe" } else { "" }),
+        ("began", &moment::shown(session.started, Timestamp::now())),
+        ("lasted", &length(&session)),
+        ("exit code", &session.exit_code.map(|code| code.to_string()).unwrap_or_default()),
+    ] {
+        if !value.is_empty() {
+            output::line(format_args!("  {name:<10}{}", Shown(value)))?;
+        }
+    }
+    let mut summary = Summary::default();
+    let decisions = records.decisions(&Filter { session: Some(id), ..Filter::default() })?;
+    decisions.iter().for_each(|view| summary.add(view));
+    output::line("")?;
+    output::text(&summary.text())?;
+    output::line(format_args!("\n  outgate log --session {id}"))
+}
+
+fn text(text: Option<&Redacted>) -> &str {
+    text.map_or("", Redacted::as_str)
+}
+
+fn length(session: &Session) -> String {
+    let Some(ended) = session.ended else { return "goes on".to_owned() };
+    lasted(Duration::from_micros(u64::try_from(ended - session.started).unwrap_or(0)))
+}
+
+fn shape(session: &Session) -> Value {
+    json!({
+        "session": session.id,
+        "agent": session.agent,
+        "label": session.label,
+        "tool": session.tool,
+        "command": session.command,
+        "repo": session.repo,
+        "branch": session.branch,
+        "commit": session.commit,
+        "model": session.model,
+        "observe": session.observe,
+        "started": rfc3339(session.started),
+        "ended": session.ended.map(rfc3339),
+        "exit_code": session.exit_code,
+        "why": session.why.map(|why| why.as_str()),
+    })
 }

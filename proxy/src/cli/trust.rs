@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::Failure;
+use super::context::folder_of;
 use crate::config::Config;
-use crate::folder;
 use crate::tls::Authority;
 use crate::tls::upstream::trusted_roots;
 
@@ -25,8 +25,7 @@ impl Trust {
     /// # Errors
     /// A folder or an authority that is not fit for use.
     pub(crate) fn prepare(config: &Config) -> Result<Trust, Failure> {
-        let folder = std::path::absolute(&config.data_dir).map_err(Failure::failed)?;
-        folder::prepare(&folder).map_err(Failure::failed)?;
+        let folder = folder_of(config)?;
         let authority = Authority::open(&folder, SystemTime::now()).map_err(Failure::failed)?;
         let roots = trusted_roots(&config.upstream.ca_files).map_err(Failure::failed)?;
         let bundle = authority.write_bundle(&folder, &roots).map_err(Failure::failed)?;

@@ -65,7 +65,7 @@ pub(super) fn scenes() -> Vec<Scene> {
             shows: "a tool that the policy allows",
             action: Action::Allow,
             reason: Reason::AllowedByRule,
-            errand: get(HOSTS[1], "/repos/example/app/issues/42"),
+            errand: Errand::get(HOSTS[1], "/repos/example/app/issues/42"),
         },
         Scene {
             does: "posts notes to a paste site",
@@ -107,7 +107,7 @@ pub(super) fn scenes() -> Vec<Scene> {
             shows: "a name made to look like one that is known",
             action: Action::Deny,
             reason: Reason::UnknownDestination,
-            errand: get(HOSTS[3], "/example/app"),
+            errand: Errand::get(HOSTS[3], "/example/app"),
         },
         Scene {
             does: "files a ticket",
@@ -124,18 +124,8 @@ pub(super) const MASKED: usize = 5;
 /// The scene whose refusal is shown as the agent sees it.
 pub(super) const REFUSED: usize = 2;
 
-fn get(host: &str, path: &str) -> Errand {
-    Errand { method: Method::GET, body: Bytes::new(), ..post(host, path, "") }
-}
-
 fn post(host: &str, path: &str, body: &str) -> Errand {
-    Errand {
-        method: Method::POST,
-        host: host.to_owned(),
-        path: path.to_owned(),
-        headers: Vec::new(),
-        body: body.to_owned().into(),
-    }
+    Errand { method: Method::POST, body: body.to_owned().into(), ..Errand::get(host, path) }
 }
 
 fn with_key(errand: Errand) -> Errand {

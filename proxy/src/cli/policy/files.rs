@@ -13,18 +13,18 @@ use crate::folder;
 
 /// A policy file: what it is called, and what it holds.
 #[derive(Clone, Debug)]
-pub(super) struct PolicyFile {
+pub(crate) struct PolicyFile {
     /// As messages show it.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its text.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// Reads the files named.
 ///
 /// # Errors
 /// The first that cannot be read.
-pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<PolicyFile>, Failure> {
+pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<PolicyFile>, Failure> {
     let read = |path: &PathBuf| match fs::read_to_string(path) {
         Ok(text) => Ok(PolicyFile { path: path.clone(), text }),
         Err(error) => Err(Failure::Failed(format!("cannot read `{}`: {error}", path.display()))),
@@ -36,7 +36,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<PolicyFile>, Failure> {
 ///
 /// # Errors
 /// Every mistake in them.
-pub(super) fn parse(files: &[PolicyFile]) -> Result<Policy, Vec<Mistake>> {
+pub(crate) fn parse(files: &[PolicyFile]) -> Result<Policy, Vec<Mistake>> {
     let names: Vec<_> = files.iter().map(|file| file.path.to_string_lossy()).collect();
     let sources: Vec<_> =
         names.iter().zip(files).map(|(name, file)| Source { name, text: &file.text }).collect();
@@ -47,7 +47,7 @@ pub(super) fn parse(files: &[PolicyFile]) -> Result<Policy, Vec<Mistake>> {
 ///
 /// # Errors
 /// Files that cannot be read, and every mistake in them.
-pub(super) fn in_force(config: &Config) -> Result<(Policy, Vec<PolicyFile>), Failure> {
+pub(crate) fn in_force(config: &Config) -> Result<(Policy, Vec<PolicyFile>), Failure> {
     if config.policy.is_empty() {
         make_starter(&config.data_dir)?;
     }
@@ -66,6 +66,6 @@ fn make_starter(data_dir: &Path) -> Result<(), Failure> {
 }
 
 /// Mistakes, one a line.
-pub(super) fn lines(mistakes: &[Mistake]) -> String {
+pub(crate) fn lines(mistakes: &[Mistake]) -> String {
     mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -3,7 +3,7 @@
 mod allow;
 mod check;
 mod explain;
-mod files;
+pub(super) mod files;
 mod services;
 mod show;
 

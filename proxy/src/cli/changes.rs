@@ -1,0 +1,46 @@
+//! Changes to agents and sessions, written to the store itself, each with its record in the audit chain.
+//!
+//! A gateway that runs notices them within a second; a token it does not know it looks up at once.
+
+use policy::redact::{Redacted, Redactor};
+use policy::secret::Secrets;
+
+use super::Failure;
+use super::context::{folder_of, runtime, variable};
+use crate::agents::AgentError;
+use crate::audit::Recorder;
+use crate::config::Config;
+use crate::store::Store;
+
+/// Opens the store, makes one change, and closes it again.
+///
+/// # Errors
+/// A store that cannot be opened, and a change that cannot be made.
+pub(crate) fn change<T>(
+    config: &Config,
+    make: impl AsyncFnOnce(&Store, &Recorder) -> Result<T, AgentError>,
+) -> Result<T, Failure> {
+    let folder = folder_of(config)?;
+    runtime()?.block_on(async {
+        let (store, writer) = Store::open_beside(&folder).await.map_err(Failure::failed)?;
+        let recorder = Recorder::start(writer);
+        let made = make(&store, &recorder).await.map_err(Failure::failed);
+        recorder.close().await.map_err(Failure::failed)?;
+        made
+    })
+}
+
+/// What people write about agents and sessions, as records may hold it: a secret pasted there by mistake is not kept.
+pub(crate) fn redacted(text: &str) -> Redacted {
+    Redactor::new(Secrets::detectors()).text(text)
+}
+
+/// A URL, without credentials.
+pub(crate) fn redacted_url(url: &str) -> Redacted {
+    Redactor::new(Secrets::detectors()).url(url)
+}
+
+/// Who is at the keyboard, as far as the environment says.
+pub(crate) fn operator() -> Option<Redacted> {
+    variable("USER").filter(|user| !user.is_empty()).map(|user| redacted(&user))
+}
