@@ -1,7 +1,7 @@
 //! The second listener: health, metrics, the API and the console's page. Never reachable through the proxy.
 //!
 //! In the order in which a request meets them: `connection` (limits and timeouts), `guard` (host, origin, token),
-//! then one handler out of [`ROUTES`]. What it shows of the gateway it asks of a [`Control`].
+//! then one handler out of `ROUTES`. What it shows of the gateway it asks of a [`Control`].
 
 mod agents;
 mod answer;

@@ -1,7 +1,7 @@
 //! The commands: what each is called, which file does it, and what its end means for the exit code.
 //!
-//! One file a command. A command gets its arguments and a [`Context`], says what it has to say through
-//! [`output`], and ends with an [`Exit`] or a [`Failure`]; nothing below this file ends the process.
+//! One file a command. A command gets its arguments and a `Context`, says what it has to say through
+//! `output`, and ends with an `Exit` or a `Failure`; nothing below this file ends the process.
 
 #![expect(dead_code, reason = "the commands that use it follow")]
 
