@@ -24,9 +24,11 @@ CREATE UNIQUE INDEX records_id ON records (id) WHERE id IS NOT NULL;
 CREATE UNIQUE INDEX records_decision ON records (decision) WHERE decision IS NOT NULL;
 CREATE INDEX records_session ON records (session) WHERE session IS NOT NULL;
 CREATE INDEX records_host ON records (host) WHERE host IS NOT NULL;
--- What passes for the usual reasons is found by looking; what is rare is found here.
+-- What passes for the usual reasons is found by looking; what is rare is found here. A query has to repeat the
+-- condition word by word for SQLite to use the index.
+CREATE INDEX records_action ON records (action) WHERE action <> 'allow';
 CREATE INDEX records_reason ON records (reason)
-    WHERE reason IS NOT NULL AND reason NOT IN ('allowed_by_rule', 'allowed_by_default');
+    WHERE reason NOT IN ('allowed_by_rule', 'allowed_by_default');
 
 CREATE TABLE agents (
     name    TEXT    PRIMARY KEY,

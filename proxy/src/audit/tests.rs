@@ -248,3 +248,42 @@ async fn a_chain_that_somebody_else_continued_wrongly_stops_the_gateway_from_all
     recorder.event(Happening::Stopped, None).await.unwrap();
     assert_eq!(ends(&folder, &store).await, [completed("before.example"), completed("after.example")]);
 }
+
+/// Not a check but a measurement: `cargo test --release -- --ignored --nocapture what_a_record_costs`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn what_a_record_costs() {
+    /// User and system time of the process, of which Linux tells hundredths of a second.
+    fn cpu() -> f64 {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    }
+    for clients in [1, 16, 64, 256] {
+        let (_folder, _store, recorder) = started().await;
+        let exchanges = 20_000 / clients * clients;
+        let (began, before) = (Instant::now(), cpu());
+        let tasks: Vec<_> = (0..clients)
+            .map(|_| {
+                let recorder = recorder.clone();
+                tokio::spawn(async move {
+                    for _ in 0..exchanges / clients {
+                        exchange(&recorder, "a.example").await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        recorder.event(Happening::Stopped, None).await.unwrap();
+        let per = |seconds: f64| seconds * 1e6 / f64::from(exchanges);
+        let commits = recorder.counters().commits.load(Ordering::Relaxed);
+        println!(
+            "{clients} clients: {:.1} µs CPU, {:.1} µs wall per exchange, {:.1} records per commit",
+            per(cpu() - before),
+            per(began.elapsed().as_secs_f64()),
+            f64::from(2 * exchanges) / commits as f64,
+        );
+    }
+}

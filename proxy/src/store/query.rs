@@ -171,6 +171,7 @@ struct Conditions {
 }
 
 impl Conditions {
+    /// Where an index is partial, its condition is repeated, without which the database would not use it.
     fn filter(&mut self, filter: &Filter) -> Result<(), sqlx::Error> {
         if let Some(since) = filter.since {
             // The identifiers' index finds where the time begins; clocks go back, so the time itself is asked, too.
@@ -188,10 +189,15 @@ impl Conditions {
             self.and(" AND d.class = ", class.as_str(), "")?;
         }
         if let Some(action) = filter.action {
-            self.and(" AND d.action = ", action.as_str(), "")?;
+            let rare = if action == Action::Allow { "" } else { " AND d.action <> 'allow'" };
+            self.and(" AND d.action = ", action.as_str(), rare)?;
         }
         if let Some(reason) = filter.reason {
-            self.and(" AND d.reason = ", reason.as_str(), "")?;
+            let rare = match reason {
+                Reason::AllowedByRule | Reason::AllowedByDefault => "",
+                _ => " AND d.reason NOT IN ('allowed_by_rule', 'allowed_by_default')",
+            };
+            self.and(" AND d.reason = ", reason.as_str(), rare)?;
         }
         if let Some(host) = &filter.host {
             self.host(&host.to_ascii_lowercase())?;

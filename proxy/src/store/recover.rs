@@ -135,15 +135,16 @@ impl Writer {
     /// Remembers every decision without outcome as open, and gives the entries that end them.
     async fn left_open(&mut self, mark: Option<&Mark>) -> Result<Result<Vec<Entry>, BadRecord>, sqlx::Error> {
         let since = mark.map_or(0, |mark| mark.seq);
-        let noted =
-            mark.map_or_else(String::new, |mark| serde_json::to_string(&mark.open).unwrap_or_default());
+        let noted = mark.map_or_else(|| Ok("[]".to_owned()), |mark| serde_json::to_string(&mark.open));
+        let noted = noted.map_err(|error| sqlx::Error::Encode(error.into()))?;
         let rows = sqlx::query(
-            "SELECT d.seq, d.record FROM records d \
-             WHERE d.id IS NOT NULL AND (d.seq > $1 OR d.seq IN (SELECT value FROM json_each($2))) \
+            "SELECT d.seq, d.record FROM \
+             (SELECT seq FROM records WHERE seq > $1 UNION SELECT value FROM json_each($2)) c \
+             JOIN records d ON d.seq = c.seq WHERE d.id IS NOT NULL \
              AND NOT EXISTS (SELECT 1 FROM records o WHERE o.decision = d.seq) ORDER BY d.seq",
         )
         .bind(number(since))
-        .bind(if noted.is_empty() { "[]".to_owned() } else { noted })
+        .bind(noted)
         .fetch_all(&mut self.connection)
         .await?;
         let mut ends = Vec::with_capacity(rows.len());

@@ -26,7 +26,7 @@ use crate::config::Durability;
 const TRIES: usize = 5;
 /// The head of the chain and the open decisions are noted this often, so that a start has little to look through.
 const MARK_EVERY: Duration = Duration::from_secs(1);
-/// Rows a statement inserts at most, a power of two; one statement is prepared for each power up to it.
+/// Rows a statement inserts at most. Up to as many statements are prepared, each when it is first needed.
 const LARGEST_INSERT: usize = 64;
 
 /// Appends to the chain.
@@ -284,19 +284,15 @@ impl Writer {
 
     async fn write(&mut self, plan: &Plan) -> Result<(), CommitError> {
         let mark = self.marked.is_some_and(|marked| marked.elapsed() >= MARK_EVERY);
-        let one_statement = plan.rows.len().is_power_of_two() && plan.rows.len() <= LARGEST_INSERT;
-        if one_statement && plan.last_words.is_empty() && plan.changes.is_empty() && !mark {
+        if plan.rows.len() <= LARGEST_INSERT && plan.last_words.is_empty() && plan.changes.is_empty() && !mark
+        {
             // A statement alone is a transaction, and saves two trips to the connection's thread.
             return Ok(insert(&mut self.connection, &plan.rows).await?);
         }
         let mark = mark.then(|| self.mark_after(plan));
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        let mut rest = plan.rows.as_slice();
-        while !rest.is_empty() {
-            let size = LARGEST_INSERT.min(1 << rest.len().ilog2());
-            let (rows, after) = rest.split_at(size);
+        for rows in plan.rows.chunks(LARGEST_INSERT) {
             insert(&mut transaction, rows).await?;
-            rest = after;
         }
         for (seq, action, reason) in &plan.last_words {
             set_last_word(&mut transaction, *seq, *action, *reason).await?;
@@ -374,19 +370,19 @@ impl Writer {
     }
 }
 
-/// The statements that insert 1, 2, 4 … rows. Placeholders have no numbers: SQLite looks a numbered one up in a
+/// The statements that insert 1, 2, 3 … rows. Placeholders have no numbers: SQLite looks a numbered one up in a
 /// list, for each value again.
 static INSERTS: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
     let row = format!("({})", ["?"; 16].join(","));
-    let statement = |power| {
-        let values = vec![row.as_str(); 1_usize << power].join(",");
+    let statement = |rows| {
+        let values = vec![row.as_str(); rows].join(",");
         format!(
             "INSERT INTO records (seq, kind, time, id, decision, session, agent, class, host, domain, action, \
              reason, findings, bytes, record, hash) VALUES {values}"
         )
         .into()
     };
-    (0..=LARGEST_INSERT.ilog2()).map(statement).collect()
+    (1..=LARGEST_INSERT).map(statement).collect()
 });
 
 async fn insert(connection: &mut SqliteConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
@@ -395,7 +391,7 @@ async fn insert(connection: &mut SqliteConnection, rows: &[Row]) -> Result<(), s
     for row in rows {
         row.bind(&mut arguments).map_err(sqlx::Error::Encode)?;
     }
-    let statement = Arc::clone(&INSERTS[rows.len().ilog2() as usize]);
+    let statement = Arc::clone(&INSERTS[rows.len() - 1]);
     sqlx::query_with(AssertSqlSafe(statement), arguments).execute(connection).await?;
     Ok(())
 }
