@@ -226,7 +226,7 @@ impl PushReader {
             Section::CertificateHead if text.is_empty() => self.section = Section::CertificateCommands,
             Section::CertificateHead => {}
             Section::CertificateCommands if text.starts_with("-----BEGIN ") => {
-                self.section = Section::Signature
+                self.section = Section::Signature;
             }
             _ if text == "push-cert-end" => self.section = Section::Commands,
             Section::Signature => {}
