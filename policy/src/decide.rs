@@ -5,14 +5,10 @@
 //! the class decides. Limits on uploads are judged after that, before anybody is asked.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use crate::address::AddressRules;
-use crate::catalogue::{Catalogue, Classified, ServiceId, encoded_label};
-use crate::document::{self, Approval, Document, KnownSource, Mistake, Source};
+use crate::catalogue::{Classified, ServiceId, encoded_label};
+use crate::document::{Approval, Document};
 use crate::identity::AgentName;
 use crate::record::Finding;
 use crate::request::Request;
@@ -20,17 +16,18 @@ use crate::rule::Rule;
 use crate::target::{Host, Target};
 use crate::usage::Usage;
 use crate::verdict::{
-    Action, Class, Denial, Judgement, Mode, Permit, Question, Reason, SecretAction, UploadLimits, Verdict,
+    Action, Class, Denial, Judgement, Mode, Permit, Question, Reason, UploadLimits, Verdict,
 };
 
 mod explain;
 mod grants;
 mod index;
+mod policy;
 
 pub use explain::{Explanation, Match};
 pub use grants::{Grant, Grants};
 
-use index::{Entry, Index, Ports, Reading};
+use index::{Index, Ports, Reading};
 
 /// A policy ready to decide.
 #[derive(Clone, Debug)]
@@ -56,57 +53,6 @@ pub enum Reach {
 }
 
 impl Policy {
-    /// Reads files into a policy. `catalogue` is the one inside the program; the files may add to it.
-    ///
-    /// # Errors
-    /// Every mistake of every file.
-    pub fn parse(sources: &[Source<'_>], catalogue: &Catalogue) -> Result<Policy, Vec<Mistake>> {
-        document::parse(sources, catalogue).map(Policy::new)
-    }
-
-    /// Makes a checked document ready to decide.
-    pub fn new(document: Document) -> Policy {
-        let digest = Sha256::digest(document.to_string().as_bytes());
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut policy = Policy {
-            index: Index::default(),
-            passthrough: Index::default(),
-            known: Index::default(),
-            approved: HashMap::new(),
-            service_names: HashMap::new(),
-            digest: format!("sha256:{digest}").into(),
-            document,
-        };
-        policy.fill();
-        policy
-    }
-
-    fn fill(&mut self) {
-        let Document { rules, passthrough, known, approved, catalogue, .. } = &self.document;
-        for (id, rule) in (0..).zip(rules) {
-            for to in &rule.to {
-                let ports = match (rule.action, to.port) {
-                    (Action::Deny, None) => Ports::All,
-                    (_, port) => Ports::written(port),
-                };
-                self.index.insert(to, Entry { id, ports }, catalogue);
-            }
-        }
-        for to in passthrough {
-            self.passthrough.insert(to, Entry { id: 0, ports: Ports::written(to.port) }, catalogue);
-        }
-        for (id, source) in (0..).zip(known) {
-            for to in &source.to {
-                self.known.insert(to, Entry { id, ports: Ports::written(to.port) }, catalogue);
-            }
-        }
-        for approval in approved {
-            self.approved.entry(approval.host.clone()).or_default().push(approval.clone());
-        }
-        self.service_names =
-            catalogue.services().iter().map(|service| (service.id, service.name.as_str().into())).collect();
-    }
-
     /// Decides about one request.
     ///
     /// `usage` is what its agent uploaded before it, `grants` are the answers that people gave to this agent and
@@ -147,88 +93,12 @@ impl Policy {
         Reach::Never(self.denial(&ruling, target, self.judgement(&ruling, target, &place)))
     }
 
-    /// Whether connections to a destination are passed on undecrypted.
-    pub fn passthrough(&self, target: &Target) -> bool {
-        self.says(&self.passthrough, target, |_| true)
-    }
-
-    /// Whether values of the known source number `source` belong to a destination.
-    pub fn known_belongs(&self, source: usize, target: &Target) -> bool {
-        self.says(&self.known, target, |id| usize::try_from(id) == Ok(source))
-    }
-
-    fn says(&self, index: &Index, target: &Target, wanted: impl Fn(u32) -> bool) -> bool {
-        let place = self.place(target);
-        let mut said = false;
-        index.each(&target.host, &place, |entry, reading| {
-            said |=
-                reading == Reading::Plain && wanted(entry.id) && entry.ports.contain(target, place.service);
-        });
-        said
-    }
-
-    /// Which addresses may be dialled.
-    pub fn addresses(&self) -> &AddressRules {
-        &self.document.addresses
-    }
-
-    /// Whether the policy is enforced or only observed.
-    pub fn mode(&self) -> Mode {
-        self.document.mode
-    }
-
-    /// What is done with secrets towards a class.
-    pub fn secrets(&self, class: Class) -> SecretAction {
-        *self.document.secrets.of(class)
-    }
-
-    /// Where exact values to look for are read from; [`Policy::known_belongs`] counts as this does.
-    pub fn known_sources(&self) -> &[KnownSource] {
-        &self.document.known
-    }
-
-    /// What may leave towards a class, rules apart.
-    pub fn uploads(&self, class: Class) -> &UploadLimits {
-        self.document.uploads.of(class)
-    }
-
-    /// Length of the upload window, the same for all classes.
-    pub fn window_seconds(&self) -> u32 {
-        self.document.uploads.unknown.window_seconds
-    }
-
-    /// The catalogue, with what the policy adds to it.
-    pub fn catalogue(&self) -> &Catalogue {
-        self.document.catalogue()
-    }
-
-    /// What is not wrong in the files, but will not do what its author means.
-    pub fn warnings(&self) -> &[Mistake] {
-        &self.document.warnings
-    }
-
-    /// The checked document.
-    pub fn document(&self) -> &Document {
-        &self.document
-    }
-
-    /// `sha256:…` of the whole policy in its one spelling.
-    pub fn digest(&self) -> &Arc<str> {
-        &self.digest
-    }
-
     fn place(&self, target: &Target) -> Classified<'_> {
         self.document.catalogue.classify(&target.host, target.port)
     }
 
     fn rule(&self, id: u32) -> &Rule {
         &self.document.rules[id as usize]
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.document.fmt(f)
     }
 }
 

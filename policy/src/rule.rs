@@ -75,6 +75,14 @@ impl Rule {
         self.methods.is_empty() && self.paths.is_empty()
     }
 
+    /// Whether two rules of one name are one rule written twice.
+    pub(crate) fn says_the_same(&self, other: &Rule) -> bool {
+        self.name == other.name
+            && (self.action, self.observe, self.uploads) == (other.action, other.observe, other.uploads)
+            && (&self.to, &self.methods, &self.paths) == (&other.to, &other.methods, &other.paths)
+            && self.agents == other.agents
+    }
+
     fn matches_method(&self, method: &str) -> bool {
         let stops = self.action != Action::Allow;
         self.methods.is_empty()

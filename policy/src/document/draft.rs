@@ -136,21 +136,10 @@ impl Draft {
             origin: page.origin(span),
         };
         match table.text("name") {
-            Some((name, span)) => {
-                self.refuse_second_name(page, name, &span);
-                rule.name = name.into();
-            }
+            Some((name, _)) => rule.name = name.into(),
             None => rule.name = described(&rule).into(),
         }
         self.rules.push(rule);
-    }
-
-    /// Answers name the rule that asked, so one name must not mean two rules.
-    fn refuse_second_name(&self, page: &mut Page<'_>, name: &str, span: &Span) {
-        if let Some(other) = self.rules.iter().find(|rule| &*rule.name == name) {
-            let Origin { file, line } = &other.origin;
-            page.mistake(span, name, &format!("names two rules: the other is at {file}:{line}"));
-        }
     }
 
     fn take_uploads(&mut self, table: &DeTable<'_>) {
@@ -294,8 +283,14 @@ impl Draft {
         self.rules.sort_by(|a, b| {
             (&a.name, &a.origin.file, a.origin.line).cmp(&(&b.name, &b.origin.file, b.origin.line))
         });
-        // Entries and nameless rules that say the same twice; two rules of one name were refused.
-        self.rules.dedup_by(|later, earlier| later.name == earlier.name);
+        // The same rule may stand in several files; two rules of one name may not, for answers name the rule.
+        self.rules.dedup_by(|later, earlier| later.says_the_same(earlier));
+        for pair in self.rules.windows(2).filter(|pair| pair[0].name == pair[1].name) {
+            let (Origin { file, line }, other) = (&pair[1].origin, &pair[0].origin);
+            let message =
+                format!("`{}` names two rules: the other is at {}:{}", pair[1].name, other.file, other.line);
+            mistakes.push(Mistake { file: file.clone(), line: *line, message });
+        }
         self.known.sort_by(|a, b| (&a.from, &a.origin.file, &a.to).cmp(&(&b.from, &b.origin.file, &b.to)));
         self.known.dedup_by(|a, b| (&a.from, &a.origin.file, &a.to) == (&b.from, &b.origin.file, &b.to));
         self.approved.sort_by(|a, b| approval_key(a).cmp(&approval_key(b)));
