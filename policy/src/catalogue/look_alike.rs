@@ -372,7 +372,7 @@ mod tests {
                 "openapi.example openal.org anthropics.com dockers.com server.com clang.org nestjs.com \
                  canvas.net sigma.com quantum.com tulip.io motion.dev strike.me black.com clause.example \
                  gender.com paypay.ne.jp nugget.com cradle.com xmake.io vlang.io scapy.net discard.example \
-                 stack.com entry.com rapier.rs weber.com credit.com together.org fireworks.com linear.net \
+                 stack.com voices.com ngrok.com entry.com rapier.rs weber.com credit.com together.org fireworks.com linear.net \
                  render.net replicated.com element.org",
             ),
             (

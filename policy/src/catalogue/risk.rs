@@ -84,7 +84,27 @@ impl Risky {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::Catalogue;
+    use crate::catalogue::{Catalogue, Kind};
+
+    /// Starter policies allow whole kinds, and a vendor's domain must not bring its paste service along.
+    #[test]
+    fn no_way_out_is_a_registry_or_documentation_and_one_is_a_forge() {
+        let file: BTreeMap<Risk, Sites> = toml::from_str(include_str!("../../catalogue/risky.toml")).unwrap();
+        let ways_out = file.iter().filter(|(risk, _)| **risk != Risk::UserContent);
+        let hosts: Vec<&str> = ways_out.flat_map(|(_, sites)| &sites.hosts).map(String::as_str).collect();
+        assert!(hosts.len() > 50);
+        let mut forges = Vec::new();
+        for pattern in hosts {
+            let host = Host::parse(pattern.replace('*', "x").as_bytes()).unwrap();
+            match Catalogue::builtin().classify(&host, 443).service.map(|service| service.kind) {
+                Some(Kind::Forge) => forges.push(pattern),
+                Some(Kind::Registry | Kind::Docs) => panic!("`{pattern}` would be allowed"),
+                _ => {}
+            }
+        }
+        // A gist is GitHub's own, and the policy's page shows how to deny it.
+        assert_eq!(forges, ["gist.github.com", "gist.githubusercontent.com"]);
+    }
 
     #[test]
     fn known_ways_out_are_marked_and_others_are_not() {
