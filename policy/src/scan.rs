@@ -16,18 +16,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use crate::record::Finding;
+pub use crate::verdict::SecretAction;
 use crate::secret::{Class, Exempt, Hit, LOOK_BEHIND, Search, Secrets, Step, View, mask};
-
-/// What happens to a secret where it does not belong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SecretAction {
-    /// It passes and is recorded.
-    Alert,
-    /// It is overwritten with as many bytes, so that lengths stay true.
-    Mask,
-    /// Nothing of it leaves; the request ends.
-    Block,
-}
 
 /// Where in a request something stands. Displays as the `where` of a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -233,6 +223,25 @@ impl Scanner {
     pub fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<(), Found> {
         self.refuse_again()?;
         self.scan(true, out)
+    }
+
+    /// Says that a message ends and appends what was held, so that whoever waits for the answer is not kept waiting.
+    /// A secret that goes on in the next message is still found there; its beginning has left by then.
+    ///
+    /// # Errors
+    /// As [`Scanner::push`].
+    pub fn flush(&mut self, out: &mut Vec<Bytes>) -> Result<(), Found> {
+        self.refuse_again()?;
+        loop {
+            let search = Search { secrets: &self.secrets, exempt: &self.exempt, for_records: false };
+            match search.next(&self.kept, self.from, true, &mut self.decoded) {
+                Step::Hit(hit) => self.found(&hit, true, out)?,
+                Step::Open { .. } | Step::Done { .. } => {
+                    self.release(self.kept.len(), out);
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// What was found, each different secret once with its count.

@@ -72,6 +72,12 @@ impl Listener {
     }
 }
 
+impl crate::admin::Arrivals for Listener {
+    async fn next(&self) -> io::Result<Stream> {
+        self.accept().await
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Listener::Unix(_, path) = self {

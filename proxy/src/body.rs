@@ -12,12 +12,12 @@ use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use policy::catalogue::registrable_domain;
 use policy::identity::AgentName;
 use policy::record::{Finding, OutcomeKind};
 use policy::verdict::{Class, Permit, Reason, UploadLimits};
 use tokio::time::Sleep;
 
-use crate::clock;
 use crate::connection::Scope;
 use crate::entry::{Entry, Progress};
 use crate::gateway::{CurrentPolicy, Gateway};
@@ -101,7 +101,6 @@ struct Noted {
 impl Meter {
     /// A meter for one permitted request whose head of `head` bytes leaves with it.
     pub fn new(gateway: &Arc<Gateway>, permit: &Permit, entry: &Entry, head: u64) -> Meter {
-        let policy = gateway.policy();
         let mut meter = Meter {
             gateway: Arc::clone(gateway),
             progress: Arc::clone(entry.progress()),
@@ -109,7 +108,7 @@ impl Meter {
             enforces: permit.enforces(),
             class: permit.judgement().class,
             agent: entry.window().0.clone(),
-            domain: policy.rules.domain(&permit.target().host).into(),
+            domain: registrable_domain(&permit.target().host).into(),
             counted: 0,
             noted: Noted::default(),
         };
@@ -173,7 +172,7 @@ impl Meter {
     fn count(&mut self, wire: u64, larger: u64) {
         self.counted += larger;
         self.gateway.metrics.uploaded(self.class, &self.agent, wire);
-        let usage = self.gateway.charge(&self.agent, &self.domain, larger, clock::now());
+        let usage = self.gateway.charge(&self.agent, &self.domain, larger);
         let limits = self.limits;
         if self.counted > limits.request_alert && !std::mem::replace(&mut self.noted.request_alert, true) {
             self.find(self.counted, limits.request_alert, "request_alert");
@@ -204,6 +203,8 @@ struct UploadState {
     ready: std::collections::VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// Nothing was taken from the body yet, so its length is what it was declared to be.
+    untouched: bool,
 }
 
 /// The upload was broken off; [`Progress`] says why.
@@ -233,7 +234,7 @@ impl Upload {
         }
         let inspection = Inspection::new(&scope.gateway.config, policy, permit, parts, head);
         let state =
-            UploadState { body, meter, inspection, ready: Default::default(), trailers: None, ended: false };
+            UploadState { body, meter, inspection, ready: Default::default(), trailers: None, ended: false, untouched: true };
         Upload { state: Some(Box::new(state)) }
     }
 }
@@ -260,24 +261,13 @@ impl Body for Upload {
         // Masking keeps lengths, so what was declared stays true.
         match &self.state {
             None => SizeHint::with_exact(0),
-            Some(state) if !state.ended => {
-                let mut hint = state.body.size_hint();
-                if let Some(exact) = hint.exact() {
-                    hint = SizeHint::with_exact(exact + state.held());
-                }
-                hint
-            }
-            Some(state) => SizeHint::with_exact(state.held()),
+            Some(state) if state.untouched => state.body.size_hint(),
+            Some(_) => SizeHint::default(),
         }
     }
 }
 
 impl UploadState {
-    fn held(&self) -> u64 {
-        let ready: usize = self.ready.iter().map(Bytes::len).sum();
-        (ready + self.inspection.held()) as u64
-    }
-
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadBroken>>> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
@@ -289,6 +279,7 @@ impl UploadState {
             if self.ended {
                 return Poll::Ready(None);
             }
+            self.untouched = false;
             let taken = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => self.take(frame),
                 Some(Err(_)) => Err(UploadBroken),

@@ -128,7 +128,7 @@ impl Entry {
         progress: Arc<Progress>,
         started: Instant,
     ) -> Result<Entry, AuditUnavailable> {
-        if let Err(error) = gateway.recorder.decision(decision.clone()).await {
+        if let Err(error) = gateway.recorder.decision(&decision).await {
             gateway.metrics.decided(decision.class, Action::Deny, Reason::AuditUnavailable);
             return Err(error);
         }
@@ -171,7 +171,7 @@ impl Entry {
         }
         let outcome = self.outcome(kind);
         self.gateway.account(&self.decision, &outcome);
-        self.gateway.recorder.outcome(outcome);
+        self.gateway.recorder.outcome(&outcome);
     }
 
     fn outcome(&self, kind: OutcomeKind) -> Outcome {

@@ -12,11 +12,13 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use policy::catalogue::registrable_domain;
+use policy::decide::Reach;
 use policy::record::{Decision, Finding, OutcomeKind};
 use policy::redact::Redacted;
 use policy::request::Kind;
 use policy::target::{Host, Target};
-use policy::verdict::{Action, Denial, Judgement, Permit, Reason, Verdict};
+use policy::verdict::{Action, Denial, Judgement, Permit, Reason, SecretAction, Verdict};
 use ulid::Ulid;
 
 use crate::body::{Download, ReplyBody, Upload};
@@ -174,7 +176,7 @@ async fn send(
     progress.timing(|timing| timing.decide = milliseconds(request.started));
     let mut judgement = request.permit.judgement().clone();
     judgement.findings.extend(inspect::shapes(&request.parts, &request.head, judgement.class));
-    let secrets = inspect::head(policy, &request.permit, &request.parts, &request.head);
+    let secrets = inspect::head(policy, &request.parts, &request.head);
     judgement.findings.extend(secrets.findings);
     if request.head.methods.len() > 1 {
         judgement.findings.push(Finding::MethodOverride);
@@ -184,9 +186,13 @@ async fn send(
         Ok(entry) => entry,
         Err(_) => return unrecorded(request.audience, &subject),
     };
-    if let Some(place) = secrets.stops {
-        let what = format!("it holds a secret in its {place} that does not belong at {}", request.head.target.host);
-        return stop(entry, Refusal::plain(Reason::SecretFound, what), &request, &subject);
+    if let Some(place) = secrets.misplaced.filter(|_| request.permit.secrets() != SecretAction::Alert) {
+        if request.permit.enforces() {
+            // Overwriting a part of the head would make it another request, so masking stops here too.
+            let what = format!("it holds a secret in its {place} that does not belong at {}", request.head.target.host);
+            return stop(entry, Refusal::plain(Reason::SecretFound, what), &request, &subject);
+        }
+        entry.progress().would_stop(Reason::SecretFound);
     }
     strip_hop_by_hop(&mut request.parts.headers);
     if subject.kind == Kind::WebSocket {
@@ -447,7 +453,10 @@ pub async fn permit_connect(
 
 /// Why no request to a tunnel's destination could be allowed, where that is certain already.
 pub fn unreachable(policy: &CurrentPolicy, tunnel: &Tunnel) -> Option<Refusal> {
-    policy.rules.reach(&tunnel.client.agent, &tunnel.target).err().map(|denial| denied(&denial, &tunnel.target))
+    match policy.rules.reach(&tunnel.client.agent, &tunnel.target) {
+        Reach::Never(denial) => Some(denied(&denial, &tunnel.target)),
+        Reach::Possible => None,
+    }
 }
 
 /// Answers and records a request that was refused before it could be decided.
@@ -477,7 +486,10 @@ fn closes(subject: &Subject, refusal: &Refusal) -> bool {
 pub async fn record_refusal(scope: &Scope, subject: Subject, refusal: &Refusal, started: Instant) -> Option<Entry> {
     let policy = scope.gateway.policy();
     let (class, service) = match &subject.target {
-        Some(target) => policy.rules.classify(&target.host, target.port),
+        Some(target) => {
+            let place = policy.rules.catalogue().classify(&target.host, target.port);
+            (place.class, place.service.map(|service| service.name.as_str().into()))
+        }
         None => (refusal.class, None),
     };
     let judgement = Judgement {
@@ -583,7 +595,7 @@ fn decision(policy: &CurrentPolicy, subject: &Subject, judgement: &Judgement) ->
         scheme: target.map(|target| target.scheme),
         host: target.map(|target| host(&target.host)),
         port: target.map(|target| target.port),
-        domain: target.map(|target| redactor.host(policy.rules.domain(&target.host))),
+        domain: target.map(|target| redactor.host(registrable_domain(&target.host))),
         path: subject.path.as_deref().map(|path| redactor.path(path)),
         http_version: subject.version.map(Into::into),
         action: judgement.action,
@@ -592,7 +604,7 @@ fn decision(policy: &CurrentPolicy, subject: &Subject, judgement: &Judgement) ->
         would_reason: judgement.would.map(|(_, reason)| reason),
         rule: judgement.rule.as_deref().map(|rule| redactor.text(rule)),
         mode: judgement.mode,
-        policy: policy.rules.digest().into(),
+        policy: policy.rules.digest().clone(),
         findings: judgement.findings.clone(),
     }
 }

@@ -1,49 +1,37 @@
-//! The gateway as a whole: built in order, each step failing before anything listens; run; drained.
+//! What every connection shares: the policy in force, the record, identities, certificates, windows and counts.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::PROXY_AUTHORIZATION;
+use policy::catalogue::registrable_domain;
 use policy::decide::{Grants, Policy};
+use policy::event::Happening;
 use policy::identity::AgentName;
 use policy::record::{Decision, Outcome};
 use policy::redact::Redactor;
+use policy::scan::DigestKey;
 use policy::secret::Secrets;
 use policy::target::Host;
 use policy::usage::{Ledger, Usage};
 use policy::verdict::Reason;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::{self, Listener};
-use crate::admin;
 use crate::audit::Recorder;
 use crate::clock;
-use crate::config::{Config, RefuseMode};
+use crate::config::Config;
 use crate::dial::Dialer;
-use crate::folder;
 use crate::forward::Forwarder;
 use crate::identify::{Client, Identities, IdentityError};
 use crate::metrics::Metrics;
-use crate::policies;
+use crate::policies::Loaded;
 use crate::reply::Refusal;
-use crate::resolve::Resolver;
-use crate::running::{Claim, Running};
 use crate::slots::Slots;
 use crate::store::Store;
-use crate::tls::{Authority, Mint, UpstreamTls};
-
-/// How long requests under way may take to end once the gateway was told to stop.
-const DRAIN: Duration = Duration::from_secs(20);
-/// How often policy files are looked at for a change; a change is in force within two seconds.
-const WATCH: Duration = Duration::from_millis(700);
-/// With `--until-idle`: how long nobody may use the gateway before it ends.
-const IDLE_EXIT: Duration = Duration::from_secs(10);
+use crate::tls::{Mint, UpstreamTls};
 
 /// Everything that a connection needs.
 pub struct Gateway {
@@ -53,8 +41,10 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Commits decisions and outcomes.
     pub recorder: Recorder,
+    /// What was recorded.
+    pub store: Store,
     /// Who may ask.
-    pub identities: Arc<Identities>,
+    pub identities: Identities,
     /// Certificates for clients.
     pub mint: Mint,
     /// Connections upstream.
@@ -65,13 +55,36 @@ pub struct Gateway {
     pub slots: Slots,
     /// Every task that belongs to a connection.
     pub tasks: TaskTracker,
-    /// No new requests: the gateway is about to stop.
+    /// The gateway is about to stop: connections end after the request they are in.
     pub draining: CancellationToken,
     /// No new connections.
     pub stopping: CancellationToken,
-    protocols: UpstreamTls,
+    /// Asks for the policy to be read again.
+    pub reloads: mpsc::Sender<ReloadAsked>,
+    upstream: UpstreamTls,
     ledger: Mutex<Ledger>,
+    digest_key: DigestKey,
     current: ArcSwap<CurrentPolicy>,
+}
+
+/// Somebody wants the policy files read again, and to hear every mistake in them.
+pub type ReloadAsked = oneshot::Sender<Result<(), Vec<String>>>;
+
+/// What a gateway is made of.
+#[expect(missing_docs, reason = "the fields are those of `Gateway`")]
+pub struct Parts {
+    pub config: Config,
+    pub metrics: Arc<Metrics>,
+    pub recorder: Recorder,
+    pub store: Store,
+    pub identities: Identities,
+    pub mint: Mint,
+    pub dialer: Arc<Dialer>,
+    pub upstream: UpstreamTls,
+    pub ledger: Ledger,
+    pub digest_key: DigestKey,
+    pub loaded: Loaded,
+    pub reloads: mpsc::Sender<ReloadAsked>,
 }
 
 /// The policy in force with what is made from it.
@@ -80,6 +93,10 @@ pub struct CurrentPolicy {
     pub rules: Arc<Policy>,
     /// Detectors and known values.
     pub secrets: Arc<Secrets>,
+    /// For each known value the number of its source in the policy.
+    pub known_sources: Vec<usize>,
+    /// The key under which secrets are digested.
+    pub digest_key: DigestKey,
     /// The door of the records.
     pub redactor: Redactor,
     /// Connections made under this policy.
@@ -87,9 +104,62 @@ pub struct CurrentPolicy {
 }
 
 impl Gateway {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Arc<Gateway> {
+        let current = CurrentPolicy::new(parts.loaded, &parts.dialer, &parts.upstream, &parts.digest_key);
+        let limits = &parts.config.limits;
+        Arc::new(Gateway {
+            places: Arc::new(Semaphore::new(limits.connections)),
+            slots: Slots::new(limits.connections_per_agent),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+            config: parts.config,
+            metrics: parts.metrics,
+            recorder: parts.recorder,
+            store: parts.store,
+            identities: parts.identities,
+            mint: parts.mint,
+            dialer: parts.dialer,
+            reloads: parts.reloads,
+            upstream: parts.upstream,
+            ledger: Mutex::new(parts.ledger),
+            digest_key: parts.digest_key,
+            current: ArcSwap::from_pointee(current),
+        })
+    }
+
     /// The policy in force. A request keeps the one it began with; the next request has the next one.
     pub fn policy(&self) -> Arc<CurrentPolicy> {
         self.current.load_full()
+    }
+
+    /// Puts a new policy in force once that is recorded. Connections made under the old one are not used again.
+    ///
+    /// # Errors
+    /// Where it cannot be recorded; the old policy stays.
+    pub async fn enforce(&self, loaded: Loaded) -> Result<(), Vec<String>> {
+        let previous = self.policy().rules.digest().clone();
+        if previous == *loaded.rules.digest() {
+            tracing::debug!("the policy is unchanged");
+        } else {
+            self.record_policy(&loaded.rules, Some(previous)).await?;
+            tracing::info!(policy = %loaded.rules.digest(), "a new policy is in force");
+        }
+        self.ledger().set_window(loaded.rules.window_seconds());
+        let current = CurrentPolicy::new(loaded, &self.dialer, &self.upstream, &self.digest_key);
+        self.current.store(Arc::new(current));
+        Ok(())
+    }
+
+    /// Records which policy is in force from here on.
+    ///
+    /// # Errors
+    /// Where it cannot be recorded.
+    pub async fn record_policy(&self, rules: &Policy, previous: Option<Arc<str>>) -> Result<(), Vec<String>> {
+        let happening =
+            Happening::PolicyInForce { policy: rules.digest().clone(), mode: rules.mode(), previous };
+        self.recorder.event(happening, None).await.map_err(|error| vec![error.to_string()])
     }
 
     /// Who asks, by `Proxy-Authorization`.
@@ -100,7 +170,8 @@ impl Gateway {
         let mut values = headers.get_all(PROXY_AUTHORIZATION).iter();
         let value = values.next();
         if values.next().is_some() {
-            return Err(Refusal::plain(Reason::MalformedRequest, "it has more than one `proxy-authorization` header"));
+            let what = "it has more than one `proxy-authorization` header";
+            return Err(Refusal::plain(Reason::MalformedRequest, what));
         }
         self.identities.identify(value.map(http::HeaderValue::as_bytes)).map_err(|error| {
             let reason = match error {
@@ -115,7 +186,7 @@ impl Gateway {
 
     /// What an agent has sent lately to a host's domain, and altogether.
     pub fn usage(&self, agent: &AgentName, host: &Host) -> Usage {
-        self.usage_of(agent, self.policy().rules.domain(host))
+        self.usage_of(agent, registrable_domain(host))
     }
 
     /// As [`Gateway::usage`], by domain.
@@ -124,13 +195,18 @@ impl Gateway {
     }
 
     /// Charges bytes that leave.
-    pub fn charge(&self, agent: &AgentName, domain: &str, bytes: u64, now: i64) -> Usage {
-        self.ledger().charge(agent, domain, bytes, now)
+    pub fn charge(&self, agent: &AgentName, domain: &str, bytes: u64) -> Usage {
+        self.ledger().charge(agent, domain, bytes, clock::now())
+    }
+
+    /// Forgets windows that nothing was charged to lately.
+    pub fn expire_windows(&self) {
+        self.ledger().expire(clock::now());
     }
 
     /// Answers that people have given.
     pub fn grants(&self) -> Grants {
-        Grants::default()
+        Grants::none()
     }
 
     /// Counts an exchange that has ended. The last word counts, once.
@@ -147,26 +223,19 @@ impl Gateway {
         // Counts are whole after any panic.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Puts a new policy in force. Connections made under the old one are not used again.
-    fn enforce(&self, rules: Arc<Policy>) {
-        let current = CurrentPolicy::new(rules, &self.dialer, &self.protocols, self.recorder.digest_key());
-        self.current.store(Arc::new(current));
-    }
 }
 
 impl CurrentPolicy {
-    fn new(rules: Arc<Policy>, dialer: &Arc<Dialer>, protocols: &UpstreamTls) -> CurrentPolicy {
-        let secrets = rules.secrets();
-        let redactor = Redactor::new(Arc::clone(&secrets));
-        let forwarder = Forwarder::new(dialer, &rules, protocols);
-        CurrentPolicy { rules, secrets, redactor, forwarder }
-    }
-}
-
-impl Config {
-    /// Whether a CONNECT that no request could use is refused itself.
-    pub fn refuses_connect(&self) -> bool {
-        self.refuse == RefuseMode::Connect
+    fn new(loaded: Loaded, dialer: &Arc<Dialer>, upstream: &UpstreamTls, key: &DigestKey) -> CurrentPolicy {
+        let rules = Arc::new(loaded.rules);
+        let secrets = Arc::new(loaded.secrets);
+        CurrentPolicy {
+            redactor: Redactor::new(Arc::clone(&secrets)),
+            forwarder: Forwarder::new(dialer, &rules, upstream),
+            known_sources: loaded.sources,
+            digest_key: key.clone(),
+            rules,
+            secrets,
+        }
     }
 }

@@ -9,8 +9,9 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use policy::catalogue::Spot;
-use policy::decode::{BodyInspector, InspectError};
+use policy::decode::{BodyInspector, DecodeLimits, Encoding, Refusal, Undecodable};
 use policy::record::{BodyExcerpt, Finding};
+use policy::redact::Excerpt;
 use policy::scan::{Place, Scanner, scan_field};
 use policy::secret::{Detector, Exempt, KnownId};
 use policy::target::Target;
@@ -152,16 +153,223 @@ pub fn scanner(policy: &CurrentPolicy, permit: &Permit, place: Place) -> Scanner
     Scanner::new(Arc::clone(&policy.secrets), policy.digest_key.clone(), action, exempt, place)
 }
 
-/// Adds what a scanner found to the record.
-pub fn note_secrets(scanner: &Scanner, permit_secrets: SecretAction, progress: &Progress) {
-    note(scanner.findings(), permit_secrets, progress);
+/// Looks into the body of one request, and into its trailers.
+pub struct Inspection {
+    policy: Arc<CurrentPolicy>,
+    target: Target,
+    path: String,
+    inspector: Option<BodyInspector>,
+    /// Set once a body that could not be decoded passes unseen, because nothing is enforced.
+    unseen: bool,
+    action: SecretAction,
+    enforces: bool,
+    class: Class,
+    content_type: Option<String>,
+    start: Vec<u8>,
+    trailer_findings: Vec<Finding>,
 }
 
-fn note(findings: &[Finding], action: SecretAction, progress: &Progress) {
+/// Why a body is not sent on.
+pub struct Refused {
+    /// The code.
+    pub reason: Reason,
+    /// Goes on from "outgate refused this request: ".
+    pub what: String,
+}
+
+/// How much of a body tells which model it is for.
+const START: usize = 4096;
+
+impl Inspection {
+    /// Prepares for the body of a permitted request.
+    pub fn new(
+        config: &Config,
+        policy: &Arc<CurrentPolicy>,
+        permit: &Permit,
+        parts: &Parts,
+        head: &Head,
+    ) -> Inspection {
+        let target = permit.target().clone();
+        let path = head.path.as_str().to_owned();
+        let enforces = permit.enforces();
+        let maskable = !parts.headers.keys().any(|name| BOUND_TO_CONTENT.contains(&name.as_str()));
+        let action = match permit.secrets() {
+            _ if !enforces => SecretAction::Alert,
+            SecretAction::Mask if !maskable => SecretAction::Block,
+            action => action,
+        };
+        let class = permit.judgement().class;
+        let exempt = exempt(policy, &target, &[Spot::Body { path: &path, field: None }]);
+        let scanner = Scanner::new(
+            Arc::clone(&policy.secrets),
+            policy.digest_key.clone(),
+            action,
+            exempt,
+            Place::Body,
+        );
+        let limits = DecodeLimits {
+            decoded_bytes: config.limits.decoded_bytes,
+            ratio: u32::try_from(config.limits.decoded_ratio).unwrap_or(u32::MAX),
+        };
+        let encodings = encodings(&parts.headers);
+        // A coding that is not known cannot be undone: the bytes are looked at as they are, and that is a finding.
+        let unseen = encodings.is_err();
+        let mut inspector = BodyInspector::new(&encodings.unwrap_or_default(), scanner, limits);
+        if class != Class::Model && config.audit.excerpt > 0 {
+            inspector = inspector.with_excerpt(Excerpt::new(config.audit.excerpt));
+        }
+        Inspection {
+            policy: Arc::clone(policy),
+            target,
+            path,
+            inspector: Some(inspector),
+            unseen,
+            action: permit.secrets(),
+            enforces,
+            class,
+            content_type: parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned),
+            start: Vec::new(),
+            trailer_findings: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes, and appends to `out` those that may go.
+    pub fn push(&mut self, data: Bytes, out: &mut Vec<Bytes>) -> Result<(), Refused> {
+        if self.unseen && self.enforces {
+            return Err(self.undecodable("its content encoding is not known, so it cannot be looked into"));
+        }
+        let room = START.saturating_sub(self.start.len()).min(data.len());
+        self.start.extend_from_slice(&data[..room]);
+        let Some(inspector) = &mut self.inspector else {
+            out.push(data);
+            return Ok(());
+        };
+        let pushed = inspector.push(data, out);
+        self.settle(pushed, out)
+    }
+
+    /// Says that the body is complete, and appends the rest of it.
+    pub fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<(), Refused> {
+        let Some(inspector) = &mut self.inspector else { return Ok(()) };
+        let finished = inspector.finish(out);
+        self.settle(finished, out)
+    }
+
+    fn settle(&mut self, result: Result<(), Refusal>, out: &mut Vec<Bytes>) -> Result<(), Refused> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(Refusal::Secret(found)) => Err(Refused {
+                reason: Reason::SecretFound,
+                what: format!("it holds a secret (`{}`) in its {} that does not belong at {}", found.detector, found.place, self.target.host),
+            }),
+            Err(refusal) if self.enforces => {
+                let what = format!("it cannot be looked into: {refusal}");
+                match refusal {
+                    Refusal::TooLarge { .. } => Err(Refused { reason: Reason::UploadTooLarge, what }),
+                    _ => Err(self.undecodable(&what)),
+                }
+            }
+            Err(_) => {
+                // Observing: it passes as it is, and the record says that nobody saw inside.
+                self.unseen = true;
+                if let Some(inspector) = self.inspector.take() {
+                    out.extend(inspector.into_held());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn undecodable(&mut self, what: &str) -> Refused {
+        self.unseen = true;
+        Refused { reason: Reason::MalformedRequest, what: what.to_owned() }
+    }
+
+    /// Looks through trailers like through a head.
+    pub fn trailers(&mut self, trailers: &HeaderMap) -> Result<(), Refused> {
+        let policy = Arc::clone(&self.policy);
+        let mut look = HeadLook { policy: &policy, target: &self.target, seen: HeadSecrets::default() };
+        for (name, value) in trailers {
+            let place = Place::trailer(name.as_str());
+            look.field(&place, &Exempt::none(), name.as_str().as_bytes());
+            look.field(&place, &look.exempt(&[Spot::Header(name.as_str())]), value.as_bytes());
+        }
+        let HeadSecrets { findings, misplaced } = look.seen;
+        self.trailer_findings = findings;
+        match misplaced {
+            Some(place) if self.enforces && self.action != SecretAction::Alert => Err(Refused {
+                reason: Reason::SecretFound,
+                what: format!("it holds a secret in its {place} that does not belong at {}", self.target.host),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many bytes the body decoded to.
+    pub fn decoded_bytes(&self) -> u64 {
+        self.inspector.as_ref().map_or(0, BodyInspector::decoded_bytes)
+    }
+
+    /// Puts what was seen into the record.
+    pub fn note(&mut self, progress: &Progress) {
+        let findings = self.inspector.as_ref().map(BodyInspector::findings).unwrap_or_default();
+        note(findings, self.action, self.enforces, progress);
+        note(&self.trailer_findings, self.action, self.enforces, progress);
+        if self.unseen {
+            progress.find(Finding::Undecodable { encoding: self.policy.redactor.text("content-encoding") });
+        }
+        if let Some(excerpt) = self.inspector.as_mut().and_then(BodyInspector::take_excerpt) {
+            let (excerpt, truncated) = excerpt.finish(&self.policy.redactor);
+            let content_type = self.content_type.as_deref().map(|text| self.policy.redactor.text(text));
+            progress.excerpt(BodyExcerpt { excerpt, truncated, content_type });
+        }
+        if self.class == Class::Model
+            && let Some(model) = model_named(&self.path, &self.start)
+        {
+            progress.model(self.policy.redactor.text(model));
+        }
+    }
+}
+
+/// Headers that speak for the exact bytes of the body: overwriting a secret would make them untrue.
+const BOUND_TO_CONTENT: [&str; 7] = [
+    "content-md5",
+    "digest",
+    "content-digest",
+    "repr-digest",
+    "x-amz-content-sha256",
+    "signature",
+    "x-hub-signature-256",
+];
+
+fn encodings(headers: &HeaderMap) -> Result<Vec<Encoding>, Undecodable> {
+    let mut all = Vec::new();
+    for value in headers.get_all(CONTENT_ENCODING) {
+        all.extend(Encoding::parse(value.to_str().map_err(|_| Undecodable::UnknownEncoding)?)?);
+    }
+    if all.len() > 2 { Err(Undecodable::TooManyLayers) } else { Ok(all) }
+}
+
+/// Adds what a scanner found to the record.
+pub fn note_secrets(scanner: &Scanner, permit: &Permit, progress: &Progress) {
+    note(scanner.findings(), permit.secrets(), permit.enforces(), progress);
+}
+
+fn note(findings: &[Finding], action: SecretAction, enforces: bool, progress: &Progress) {
     for finding in findings {
-        if matches!(finding, Finding::Secret { .. }) && action == SecretAction::Block {
+        if matches!(finding, Finding::Secret { .. }) && action == SecretAction::Block && !enforces {
             progress.would_stop(Reason::SecretFound);
         }
         progress.find(finding.clone());
     }
+}
+
+/// What the shape of a request gives away about its destination.
+pub fn shapes(parts: &Parts, head: &Head, class: Class) -> Vec<Finding> {
+    let _ = (parts, head, class);
+    Vec::new()
+}
+
+fn model_named(_path: &str, _start: &[u8]) -> Option<String> {
+    None
 }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use policy::catalogue::Catalogue;
 use policy::decide::Policy;
 use policy::document::{KnownFrom, Mistake, STARTER, Source};
+use policy::scan::DigestKey;
 use policy::secret::{KnownValue, Secrets};
 
 use crate::config::{Config, Environment};
@@ -62,6 +63,24 @@ pub fn make_starter(config: &Config) -> Result<(), FolderError> {
     if wanted { folder::write_private(&path, STARTER.as_bytes()) } else { Ok(()) }
 }
 
+/// The key under which this data folder digests secrets; made on first use.
+///
+/// # Errors
+/// A folder that cannot be written, or a file that is not the key.
+pub fn digest_key(data_dir: &Path) -> anyhow::Result<DigestKey> {
+    let path = data_dir.join("digest.key");
+    if let Some(bytes) = folder::read_secret(&path)? {
+        let key: [u8; 32] = bytes
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("`{}` is not a key of 32 bytes; restore or remove it", path.display()))?;
+        return Ok(DigestKey::new(key));
+    }
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
+    folder::write_private(&path, &key)?;
+    Ok(DigestKey::new(key))
+}
+
 /// Reads and checks the whole policy.
 ///
 /// # Errors
@@ -96,6 +115,7 @@ fn read(path: &Path) -> Result<String, LoadError> {
 fn known(rules: &Policy, environment: Environment<'_>, warnings: &mut Vec<String>) -> (Secrets, Vec<usize>) {
     let (mut values, mut sources) = (Vec::new(), Vec::new());
     for (number, source) in rules.known_sources().iter().enumerate() {
+        let place = format!("{}:{}", source.origin.file, source.origin.line);
         let beside = Path::new(&*source.origin.file).parent().unwrap_or(Path::new("."));
         match read_known(&source.from, beside, environment) {
             Ok(pairs) => {
@@ -105,11 +125,11 @@ fn known(rules: &Policy, environment: Environment<'_>, warnings: &mut Vec<String
                             values.push(known);
                             sources.push(number);
                         }
-                        Err(skipped) => warnings.push(format!("{}: `{name}` is not looked for: {skipped}", source.origin)),
+                        Err(skipped) => warnings.push(format!("{place}: `{name}` is not looked for: {skipped}")),
                     }
                 }
             }
-            Err(error) => warnings.push(format!("{}: `{}` cannot be read: {error}", source.origin, source.from)),
+            Err(error) => warnings.push(format!("{place}: `{}` cannot be read: {error}", source.from)),
         }
     }
     (Secrets::new(values), sources)

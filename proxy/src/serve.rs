@@ -3,24 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use policy::event::Happening;
 use policy::usage::{Charge, Ledger};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::accept::{self, Listener};
-use crate::admin;
+use crate::admin::{self, Admin, AdminToken};
 use crate::audit::Recorder;
 use crate::clock;
 use crate::config::{Config, Environment};
+use crate::control::Control;
 use crate::dial::Dialer;
 use crate::folder;
-use crate::gateway::{Gateway, Parts};
+use crate::gateway::{Gateway, Parts, ReloadAsked};
 use crate::identify::Identities;
 use crate::metrics::Metrics;
-use crate::policies::{self, Fingerprint};
+use crate::policies::{self, Fingerprint, LoadError};
 use crate::resolve::Resolver;
 use crate::running::{Claim, Running};
 use crate::store::{Opened, Store, StoreOptions};
@@ -52,60 +54,95 @@ pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Run
     let stop = Stop::listen()?;
     folder::prepare(&config.data_dir)?;
     let claim = Claim::take(&config.data_dir)?;
-    let built = build(config, &options).await?;
-    let Built { gateway, store, listeners, admin } = built;
+    let (reloads, asked) = mpsc::channel(1);
+    let Built { gateway, listeners, admin } = build(config, &options, &claim, reloads).await?;
     let running = running(&gateway.config, &listeners, &admin)?;
-    claim.announce(&running)?;
+    let control = Control { gateway: Arc::clone(&gateway), running: running.clone() };
+    let state = Arc::new(Admin {
+        control: Arc::new(control),
+        metrics: Arc::clone(&gateway.metrics),
+        metrics_access: gateway.config.metrics,
+        token: AdminToken::open(&gateway.config.data_dir)?,
+        header_timeout: gateway.config.limits.header_timeout,
+    });
+    record_start(&gateway).await?;
     for listener in listeners {
         tokio::spawn(accept::run(Arc::clone(&gateway), listener));
     }
-    let admin = tokio::spawn(admin::serve(admin::State::new(&gateway, &store, &running), admin));
+    let admin = tokio::spawn(admin::run(state, admin, gateway.stopping.clone()));
+    claim.announce(&running)?;
     ready(&running);
-    watch(&gateway, &options, stop).await;
+    watch(&gateway, &options, stop, asked).await;
     drain(&gateway, admin).await
 }
 
 struct Built {
     gateway: Arc<Gateway>,
-    store: Store,
     listeners: Vec<Listener>,
     admin: Listener,
 }
 
 /// Everything that can fail does so here, before the first client can connect.
-async fn build(config: Config, options: &Options<'_>) -> anyhow::Result<Built> {
+async fn build(
+    config: Config,
+    options: &Options<'_>,
+    claim: &Claim,
+    reloads: mpsc::Sender<ReloadAsked>,
+) -> anyhow::Result<Built> {
     let metrics = Metrics::new();
     let authority = Authority::open(&config.data_dir, SystemTime::now())?;
     authority.write_bundle(&config.data_dir, &tls::trusted_roots(&config.upstream.ca_files)?)?;
     let mint = Mint::new(authority, config.limits.certificates, metrics.certificates_minted())?;
     policies::make_starter(&config)?;
     let loaded = policies::load(&config, options.environment)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     let digest_key = policies::digest_key(&config.data_dir)?;
-    let durability = config.audit.durability;
-    let Opened { store, writer, interrupted } =
-        Store::open(&StoreOptions { data_dir: config.data_dir.clone(), durability }, &options_claim()).await?;
+    let store = StoreOptions { data_dir: config.data_dir.clone(), durability: config.audit.durability };
+    let Opened { store, writer, interrupted } = Store::open(&store, claim).await?;
     if interrupted > 0 {
         tracing::warn!(interrupted, "exchanges that the last run left without an end");
     }
     let recorder = Recorder::start(writer);
-    let identities = Identities::load(&store, &recorder, config.identity).await?;
+    let identities = Identities;
     let ledger = rebuild_windows(&store, loaded.rules.window_seconds()).await?;
     let upstream = UpstreamTls::new(&config.upstream.ca_files)?;
     let (listeners, admin) = bind(&config).await?;
     let dialer = dialer(&config, listeners.iter().chain([&admin]))?;
-    let parts = Parts { config, metrics, recorder, identities, mint, dialer, upstream, ledger, digest_key, loaded };
-    Ok(Built { gateway: Gateway::new(parts), store, listeners, admin })
+    let gateway = Gateway::new(Parts {
+        config,
+        metrics,
+        recorder,
+        store,
+        identities,
+        mint,
+        dialer,
+        upstream,
+        ledger,
+        digest_key,
+        loaded,
+        reloads,
+    });
+    Ok(Built { gateway, listeners, admin })
+}
+
+async fn record_start(gateway: &Gateway) -> anyhow::Result<()> {
+    let started = Happening::Started { version: env!("CARGO_PKG_VERSION").into(), configuration: None };
+    gateway.recorder.event(started, None).await?;
+    let recorded = gateway.record_policy(&gateway.policy().rules, None).await;
+    recorded.map_err(|problems| anyhow::anyhow!(problems.join("; ")))
 }
 
 async fn rebuild_windows(store: &Store, window_seconds: u32) -> anyhow::Result<Ledger> {
     let now = clock::now();
-    let since = now - i64::from(window_seconds) * 1_000_000;
-    let sent = store.uploads_since(since).await?;
+    let window = i64::from(window_seconds) * 1_000_000;
+    let sent = store.uploads(now - window, (window / 60).max(1)).await?;
     let charges = sent.iter().map(|upload| Charge {
         agent: &upload.agent,
         domain: &upload.domain,
         bytes: upload.bytes,
-        time: upload.time,
+        time: upload.from,
     });
     Ok(Ledger::rebuild(window_seconds, WINDOWS, charges, now))
 }
@@ -160,27 +197,37 @@ impl Stop {
 }
 
 /// Returns when the gateway shall end.
-async fn watch(gateway: &Arc<Gateway>, options: &Options<'_>, mut stop: Stop) {
+async fn watch(
+    gateway: &Arc<Gateway>,
+    options: &Options<'_>,
+    mut stop: Stop,
+    mut asked: mpsc::Receiver<ReloadAsked>,
+) {
     let mut seen = Fingerprint::take(&gateway.config);
-    let mut idle_since = std::time::Instant::now();
+    let mut used = Instant::now();
     let mut tick = tokio::time::interval(WATCH);
     loop {
         tokio::select! {
             _ = stop.terminate.recv() => return,
             _ = stop.interrupt.recv() => return,
-            _ = stop.hangup.recv() => reload(gateway, options).await,
-            () = gateway.reload_asked() => reload(gateway, options).await,
+            _ = stop.hangup.recv() => {
+                let _ = reload(gateway, options).await;
+            }
+            Some(answer) = asked.recv() => {
+                let _ = answer.send(reload(gateway, options).await);
+            }
             _ = tick.tick() => {
                 let now = Fingerprint::take(&gateway.config);
                 if now != seen {
                     seen = now;
-                    reload(gateway, options).await;
+                    let _ = reload(gateway, options).await;
                 }
-                gateway.sample();
-                if gateway.in_use() {
-                    idle_since = std::time::Instant::now();
+                gateway.expire_windows();
+                let in_use = sample(gateway).await;
+                if in_use {
+                    used = Instant::now();
                 }
-                if options.until_idle && idle_since.elapsed() > IDLE_EXIT {
+                if options.until_idle && used.elapsed() > IDLE_EXIT {
                     return;
                 }
             }
@@ -188,18 +235,30 @@ async fn watch(gateway: &Arc<Gateway>, options: &Options<'_>, mut stop: Stop) {
     }
 }
 
+/// Brings the gauges up to date; whether anybody uses the gateway.
+async fn sample(gateway: &Gateway) -> bool {
+    let counters = gateway.recorder.counters();
+    gateway.metrics.audit_queue(counters.queue_depth.load(Ordering::Relaxed));
+    let sessions = gateway.store.sessions_active().await.unwrap_or(0);
+    gateway.metrics.sessions_active(usize::try_from(sessions).unwrap_or(usize::MAX));
+    sessions > 0 || gateway.places.available_permits() < gateway.config.limits.connections
+}
+
 /// Puts the files' policy in force, or keeps the old one and says why.
-async fn reload(gateway: &Arc<Gateway>, options: &Options<'_>) {
-    let result = policies::load(&gateway.config, options.environment).map_err(|error| error.to_string());
-    let reloaded = match result {
-        Ok(loaded) => gateway.enforce(loaded).await,
-        Err(problem) => {
-            tracing::error!(%problem, "the policy was not reloaded; the old one stays in force");
-            Err(problem)
+async fn reload(gateway: &Arc<Gateway>, options: &Options<'_>) -> Result<(), Vec<String>> {
+    let reloaded = match policies::load(&gateway.config, options.environment) {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            gateway.enforce(loaded).await
         }
+        Err(LoadError::Mistakes(mistakes)) => Err(mistakes.iter().map(ToString::to_string).collect()),
+        Err(error) => Err(vec![error.to_string()]),
     };
+    for problem in reloaded.as_ref().err().into_iter().flatten() {
+        tracing::error!("the policy was not reloaded, the old one stays in force: {problem}");
+    }
     gateway.metrics.policy_reloaded(reloaded.is_ok());
-    gateway.reload_done(reloaded);
+    reloaded
 }
 
 /// Takes no more connections, lets what is under way end, and writes the last records.
@@ -207,17 +266,14 @@ async fn drain(gateway: &Arc<Gateway>, admin: JoinHandle<()>) -> anyhow::Result<
     gateway.stopping.cancel();
     gateway.draining.cancel();
     gateway.tasks.close();
-    let left = tokio::time::timeout(DRAIN, gateway.tasks.wait()).await.is_err();
-    if left {
+    if tokio::time::timeout(DRAIN, gateway.tasks.wait()).await.is_err() {
         tracing::warn!("connections were cut that did not end in time");
     }
-    admin.abort();
+    let _ = tokio::time::timeout(DRAIN, admin).await;
     let stopped = gateway.recorder.event(Happening::Stopped, None).await;
     let flushed = gateway.recorder.close().await;
     if stopped.is_err() || flushed.is_err() {
         anyhow::bail!("records could not be written before the end; the next start marks them `interrupted`");
     }
-    let depth = gateway.recorder.counters().queue_depth.load(Ordering::Relaxed);
-    tracing::info!(depth, "stopped");
     Ok(())
 }

@@ -20,6 +20,7 @@ use tokio_rustls::LazyConfigAcceptor;
 
 use crate::accept::Stream;
 use crate::body::ReplyBody;
+use crate::config::RefuseMode;
 use crate::connection::{Scope, Tunnel, serve_http1, serve_http2};
 use crate::exchange::{self, Subject};
 use crate::passthrough;
@@ -68,7 +69,7 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
     if policy.rules.passthrough(&tunnel.target) {
         return passthrough::open(scope, tunnel, upgrade, audience, started).await;
     }
-    if scope.gateway.config.refuses_connect() {
+    if scope.gateway.config.refuse == RefuseMode::Connect {
         if let Some(refusal) = exchange::unreachable(&policy, &tunnel) {
             let subject = Subject::connect(Some(tunnel.target), Some(tunnel.client));
             return exchange::refuse(scope, subject, &refusal, audience, started).await;

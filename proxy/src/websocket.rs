@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use policy::frame::{ClientFrames, FrameError, FrameEvent, server_close};
 use policy::record::OutcomeKind;
 use policy::scan::Scanner;
-use policy::verdict::Reason;
+use policy::verdict::{Permit, Reason};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, WriteHalf};
 use tokio::sync::Mutex;
 
@@ -56,12 +56,13 @@ pub async fn open(
     let (mut answer, _) = response.into_parts();
     exchange::clean_response(&mut answer.headers);
     exchange::ask_for_websocket(&mut answer.headers);
-    let scanner = inspect::scanner(policy, &permit, policy::secret::Place::WebSocket);
+    let scanner = inspect::scanner(policy, &permit, policy::scan::Place::Websocket);
     let meter = Meter::new(&scope.gateway, &permit, &entry, head.bytes);
+    let seen = Seen { scanner, permit };
     let idle = scope.gateway.config.upstream.idle_timeout;
     scope.gateway.tasks.spawn(async move {
         let (Ok(client), Ok(upstream)) = (upgrade.await, upstream.await) else { return };
-        let relayed = relay(TokioIo::new(client), TokioIo::new(upstream), scanner, meter);
+        let relayed = relay(TokioIo::new(client), TokioIo::new(upstream), seen, meter);
         let kind = tokio::select! {
             kind = relayed => kind,
             () = nothing_moves(&progress, idle) => OutcomeKind::Completed,
@@ -88,7 +89,7 @@ enum End {
     Refused(u16, &'static str),
 }
 
-async fn relay<C, U>(client: C, upstream: U, scanner: Scanner, meter: Meter) -> OutcomeKind
+async fn relay<C, U>(client: C, upstream: U, seen: Seen, meter: Meter) -> OutcomeKind
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
@@ -97,7 +98,7 @@ where
     let (client_read, client_write) = tokio::io::split(client);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
     let client_write = Mutex::new(client_write);
-    let mut outbound = Outbound { frames: ClientFrames::default(), scanner, meter };
+    let mut outbound = Outbound { frames: ClientFrames::default(), seen, meter };
     let up = outbound.run(client_read, upstream_write);
     let down = copy_down(upstream_read, &client_write, &progress);
     tokio::pin!(up, down);
@@ -115,10 +116,16 @@ where
     OutcomeKind::Completed
 }
 
+/// What looks into the client's direction, and what it was permitted to do.
+struct Seen {
+    scanner: Scanner,
+    permit: Permit,
+}
+
 /// The client's direction.
 struct Outbound {
     frames: ClientFrames,
-    scanner: Scanner,
+    seen: Seen,
     meter: Meter,
 }
 
@@ -159,12 +166,11 @@ impl Outbound {
         for event in events {
             let mut released = Vec::new();
             let scanned = match event {
-                FrameEvent::Payload(payload) => self.scanner.push(payload, &mut released),
-                FrameEvent::MessageEnd => self.scanner.flush(&mut released),
+                FrameEvent::Payload(payload) => self.seen.scanner.push(payload, &mut released),
+                FrameEvent::MessageEnd => self.seen.scanner.flush(&mut released),
             };
             self.frames.release(&released, out);
             if scanned.is_err() {
-                inspect::note_secrets(&self.scanner, self.meter.progress());
                 self.meter.progress().stop(Reason::SecretFound, "it sends a secret over a WebSocket");
                 return Err(End::Refused(POLICY_VIOLATION, "outgate: secret found"));
             }
@@ -178,7 +184,7 @@ impl Outbound {
 
 impl Drop for Outbound {
     fn drop(&mut self) {
-        inspect::note_secrets(&self.scanner, self.meter.progress());
+        inspect::note_secrets(&self.seen.scanner, &self.seen.permit, self.meter.progress());
     }
 }
 
