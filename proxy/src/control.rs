@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use policy::redact::Redactor;
 use tokio::sync::oneshot;
 
 use crate::admin;
@@ -61,6 +62,10 @@ impl admin::Control for Control {
             "mode": policy.rules.mode().as_str(),
             "policy": policy.rules.to_string(),
         })
+    }
+
+    fn redactor(&self) -> Redactor {
+        self.gateway.policy().redactor.clone()
     }
 
     fn reload(&self) -> BoxFuture<'_, Result<(), Vec<String>>> {

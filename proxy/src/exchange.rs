@@ -76,7 +76,7 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let audience = Audience::of(&parts.headers);
-    let client = match client_of(scope, &parts.headers) {
+    let client = match client_of(scope, &parts.headers).await {
         Ok(client) => client,
         Err(refusal) => {
             let target = Head::read(&parts, None, &scope.gateway.config.limits).ok().map(|head| head.target);
@@ -115,10 +115,10 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
 }
 
 /// Who asks: the tunnel's opener, or whoever this request's own credentials name.
-fn client_of(scope: &Scope, headers: &HeaderMap) -> Result<Client, Refusal> {
+async fn client_of(scope: &Scope, headers: &HeaderMap) -> Result<Client, Refusal> {
     match &scope.tunnel {
         Some(tunnel) => Ok(tunnel.client.clone()),
-        None => scope.gateway.identify(headers),
+        None => scope.gateway.identify(headers).await,
     }
 }
 

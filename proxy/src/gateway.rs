@@ -44,7 +44,7 @@ pub struct Gateway {
     /// What was recorded.
     pub store: Store,
     /// Who may ask.
-    pub identities: Identities,
+    pub identities: Arc<Identities>,
     /// Certificates for clients.
     pub mint: Mint,
     /// Connections upstream.
@@ -77,7 +77,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub recorder: Recorder,
     pub store: Store,
-    pub identities: Identities,
+    pub identities: Arc<Identities>,
     pub mint: Mint,
     pub dialer: Arc<Dialer>,
     pub upstream: UpstreamTls,
@@ -166,14 +166,14 @@ impl Gateway {
     ///
     /// # Errors
     /// 407 in one of its three reasons, or two contradicting headers.
-    pub fn identify(&self, headers: &HeaderMap) -> Result<Client, Refusal> {
+    pub async fn identify(&self, headers: &HeaderMap) -> Result<Client, Refusal> {
         let mut values = headers.get_all(PROXY_AUTHORIZATION).iter();
         let value = values.next();
         if values.next().is_some() {
             let what = "it has more than one `proxy-authorization` header";
             return Err(Refusal::plain(Reason::MalformedRequest, what));
         }
-        self.identities.identify(value.map(http::HeaderValue::as_bytes)).map_err(|error| {
+        self.identities.identify(value.map(http::HeaderValue::as_bytes)).await.map_err(|error| {
             let reason = match error {
                 IdentityError::Required => Reason::IdentityRequired,
                 IdentityError::Unknown => Reason::IdentityUnknown,

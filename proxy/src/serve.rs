@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use policy::event::Happening;
@@ -62,6 +61,10 @@ pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Run
         control: Arc::new(control),
         metrics: Arc::clone(&gateway.metrics),
         metrics_access: gateway.config.metrics,
+        store: gateway.store.clone(),
+        recorder: gateway.recorder.clone(),
+        identities: Arc::clone(&gateway.identities),
+        proxy: listeners.iter().find_map(Listener::address),
         token: AdminToken::open(&gateway.config.data_dir)?,
         header_timeout: gateway.config.limits.header_timeout,
     });
@@ -105,7 +108,7 @@ async fn build(
         tracing::warn!(interrupted, "exchanges that the last run left without an end");
     }
     let recorder = Recorder::start(writer);
-    let identities = Identities;
+    let identities = Identities::load(&store, &recorder, config.identity).await?;
     let ledger = rebuild_windows(&store, loaded.rules.window_seconds()).await?;
     let upstream = UpstreamTls::new(&config.upstream.ca_files)?;
     let (listeners, admin) = bind(&config).await?;
@@ -137,12 +140,12 @@ async fn record_start(gateway: &Gateway) -> anyhow::Result<()> {
 async fn rebuild_windows(store: &Store, window_seconds: u32) -> anyhow::Result<Ledger> {
     let now = clock::now();
     let window = i64::from(window_seconds) * 1_000_000;
-    let sent = store.uploads(now - window, (window / 60).max(1)).await?;
+    let sent = store.uploads_since(now - window).await?;
     let charges = sent.iter().map(|upload| Charge {
         agent: &upload.agent,
         domain: &upload.domain,
         bytes: upload.bytes,
-        time: upload.from,
+        time: upload.time,
     });
     Ok(Ledger::rebuild(window_seconds, WINDOWS, charges, now))
 }
@@ -237,8 +240,6 @@ async fn watch(
 
 /// Brings the gauges up to date; whether anybody uses the gateway.
 async fn sample(gateway: &Gateway) -> bool {
-    let counters = gateway.recorder.counters();
-    gateway.metrics.audit_queue(counters.queue_depth.load(Ordering::Relaxed));
     let sessions = gateway.store.sessions_active().await.unwrap_or(0);
     gateway.metrics.sessions_active(usize::try_from(sessions).unwrap_or(usize::MAX));
     sessions > 0 || gateway.places.available_permits() < gateway.config.limits.connections

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response};
@@ -46,7 +48,7 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
     let audience = Audience::of(&parts.headers);
-    let client = match scope.gateway.identify(&parts.headers) {
+    let client = match scope.gateway.identify(&parts.headers).await {
         Ok(client) => client,
         Err(refusal) => {
             let subject = Subject::connect(read_target(&parts).ok(), None);
@@ -77,12 +79,18 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
     }
     let scope = Scope { tunnel: Some(tunnel.clone()), ..scope.clone() };
     let tasks = scope.gateway.tasks.clone();
-    tasks.spawn(async move {
+    tasks.spawn(serve(scope, tunnel, upgrade));
+    Response::new(ReplyBody::empty())
+}
+
+/// A tunnel serves requests, and a request may open a tunnel: the type of this future must not hold itself.
+fn serve(scope: Scope, tunnel: Tunnel, upgrade: OnUpgrade) -> BoxFuture<'static, ()> {
+    async move {
         if let Some(stream) = raw(upgrade).await {
             read(scope, tunnel, stream).await;
         }
-    });
-    Response::new(ReplyBody::empty())
+    }
+    .boxed()
 }
 
 /// The destination of a CONNECT. Its other fields have no say in it.

@@ -198,6 +198,7 @@ impl Cli {
     fn run(self) -> Result<Exit, Failure> {
         let context = Context::new(self.global);
         match self.command {
+            Command::Serve(arguments) => serve::run(arguments, &context),
             Command::Run(arguments) => run::run(&arguments, &context),
             Command::Agent(arguments) => agent::run(&arguments, &context),
             Command::Session(arguments) => session::run(&arguments, &context),
@@ -210,7 +211,6 @@ impl Cli {
             Command::Env(arguments) => env::run(&arguments, &context),
             Command::Completions(arguments) => completions::run(&arguments),
             Command::Man(arguments) => man::run(&arguments),
-            _ => Err(Failure::failed("this command is not built yet")),
         }
     }
 }

@@ -1,5 +1,15 @@
 //! `outgate serve`: the gateway in the foreground.
 
+use std::path::Path;
+use std::time::Duration;
+
+use super::context::variable;
+use super::{Context, Exit, Failure, output};
+use crate::config::Flags;
+use crate::logging;
+use crate::running::Running;
+use crate::serve::{Options, serve};
+
 /// Run the gateway
 #[derive(Debug, clap::Args)]
 #[command(
@@ -28,4 +38,44 @@ pub(crate) struct Arguments {
     /// End some time after the last session ended
     #[arg(long, hide = true)]
     until_idle: bool,
+}
+
+/// Runs the gateway until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from listening, in words.
+pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<Exit, Failure> {
+    context.refuse_inside_a_session("serve")?;
+    let flags = Flags {
+        listen: arguments.listen,
+        admin: arguments.admin,
+        unattended: arguments.unattended,
+        ..context.flags()
+    };
+    let config = context.config_with(&flags)?;
+    logging::start(config.log_format, config.verbosity);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
+    let options = Options { until_idle: arguments.until_idle, environment: &variable };
+    let data_dir = config.data_dir.clone();
+    let served = runtime.block_on(serve(config, options, |running| announce(running, &data_dir)));
+    // What did not end while the gateway drained is cut now.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served.map(|()| Exit::Done).map_err(Failure::failed)
+}
+
+/// Two lines for programs on standard output, and for people what to do next on standard error.
+fn announce(running: &Running, data_dir: &Path) {
+    // Whoever started us may not read: that is no reason to stop.
+    let _ = output::text(&format!("proxy {}\nadmin {}\n", running.proxy_url(), running.admin_url()));
+    let bundle = data_dir.join("bundle.pem");
+    output::note(&format!(
+        "\nOutgate is ready. In another terminal, start an agent behind it:\n\n    outgate run -- claude\n\n\
+         or point any program at it (`outgate env` prints more variables):\n\n    \
+         export HTTPS_PROXY={proxy} HTTP_PROXY={proxy} SSL_CERT_FILE={bundle}\n    \
+         curl --cacert {bundle} https://docs.rs/\n\n\
+         See what it decided: outgate log --follow\nPolicy: {policy}\n",
+        proxy = running.proxy_url(),
+        bundle = bundle.display(),
+        policy = data_dir.join("policy.toml").display(),
+    ));
 }
