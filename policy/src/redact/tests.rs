@@ -86,8 +86,7 @@ fn a_cut_through_a_secret_stores_no_part_of_it() {
     for before in 0..key.len() + 20 {
         let body = format!("{}{key} and more text after it", ".".repeat(before));
         for limit in [8, 40, 64, 100] {
-            let (text, truncated) = redactor.excerpt(body.as_bytes(), limit);
-            assert!(truncated, "{before} {limit}");
+            let (text, _) = redactor.excerpt(body.as_bytes(), limit);
             assert!(text.as_str().len() <= limit, "{before} {limit}");
             for window in key.as_bytes().windows(8) {
                 let window = std::str::from_utf8(window).expect("ASCII");

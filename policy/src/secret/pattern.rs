@@ -33,6 +33,8 @@ pub(crate) struct Pattern {
     any_case: bool,
     /// Whether the pattern marks its secret with `<` and `>`.
     marked: bool,
+    /// Whether a port may stand where the pattern looks for a password.
+    ports: bool,
     steps: Vec<Step>,
 }
 
@@ -262,7 +264,9 @@ impl Attempt<'_, '_, '_> {
     fn hold(&self) -> Option<usize> {
         match self.opened {
             Some((pos, _)) => {
-                let port = self.decoded.len() <= 5 && self.decoded.iter().all(u8::is_ascii_digit);
+                let port = self.pattern.ports
+                    && self.decoded.len() <= 5
+                    && self.decoded.iter().all(u8::is_ascii_digit);
                 (!port).then_some(pos)
             }
             None if self.pattern.marked => None,
@@ -289,7 +293,8 @@ impl Pattern {
         let steps = parser.steps;
         let marked = steps.iter().any(|step| matches!(step, Step::Open));
         let any_case = fixed_length(&steps) >= DISTINCTIVE;
-        Self { behind, edge, any_case, marked, steps }
+        let ports = source.contains("://");
+        Self { behind, edge, any_case, marked, ports, steps }
     }
 
     /// Every four bytes that a match can begin with.
@@ -303,8 +308,25 @@ impl Pattern {
             leads.sort();
             leads.dedup();
         }
-        leads.into_iter().filter_map(|lead| lead.try_into().ok()).collect()
+        let leads = leads.into_iter().filter_map(|lead| lead.try_into().ok());
+        if self.any_case { leads.flat_map(in_every_case).collect() } else { leads.collect() }
     }
+}
+
+/// Base64 tells cases apart, so a lead that may be written in either has to be known in all.
+fn in_every_case(lead: [u8; LEAD]) -> Vec<[u8; LEAD]> {
+    let mut leads = vec![lead.map(|byte| byte.to_ascii_lowercase())];
+    for index in 0..LEAD {
+        let upper = leads.iter().map(|lead| {
+            let mut lead = *lead;
+            lead[index].make_ascii_uppercase();
+            lead
+        });
+        leads.extend(upper.collect::<Vec<_>>());
+    }
+    leads.sort_unstable();
+    leads.dedup();
+    leads
 }
 
 fn fixed_length(steps: &[Step]) -> usize {

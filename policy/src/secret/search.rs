@@ -155,24 +155,44 @@ impl Search<'_> {
     /// a hit are left in `decoded`. `last` says that no more bytes will come.
     pub(crate) fn next(&self, text: &[u8], from: usize, last: bool, decoded: &mut Vec<u8>) -> Step {
         let judged = if last { text.len() } else { judged(text).max(from) };
-        let mut place = from;
-        let mut escaped = None;
-        while place < judged {
-            if escaped.is_none_or(|found| found < place) {
-                escaped = Some(self.next_escaped(text, place, judged, last));
+        let mut places = Places { search: self, text, judged, last, place: from, escaped: None };
+        while let Some((place, escaped)) = places.next() {
+            match self.judge(text, place, escaped, last, decoded) {
+                None => {}
+                Some(Step::Open { start, hold }) => {
+                    let hold = self.earliest_hold(places, place, escaped, hold, decoded);
+                    return Step::Open { start, hold };
+                }
+                Some(step) => return step,
             }
-            let escaped = escaped.unwrap_or(judged);
-            let limit = judged.min(escaped.saturating_add(1));
-            let found = self.secrets.leads.find(text, place, limit).unwrap_or(escaped);
-            if found >= judged {
-                break;
-            }
-            if let Some(step) = self.judge(text, found, found == escaped, last, decoded) {
-                return step;
-            }
-            place = found + 1;
         }
         Step::Done { judged }
+    }
+
+    /// From where bytes must be held while the answer at one place is open: what begins at that place or after it is
+    /// not decided before, but it must not leave either.
+    fn earliest_hold(
+        &self,
+        mut places: Places<'_, '_>,
+        open: usize,
+        escaped: bool,
+        mut hold: Option<usize>,
+        decoded: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let (text, last) = (places.text, places.last);
+        let mut place = Some((open, escaped));
+        while let Some((at, escaped)) = place.filter(|(at, _)| hold.is_none_or(|hold| *at < hold)) {
+            for entry in self.entries(text, at, escaped, last) {
+                let held = match self.attempt(text, at, entry, last, decoded) {
+                    Some(Step::Hit(hit)) => Some(hit.start.0),
+                    Some(Step::Open { hold, .. }) => hold,
+                    _ => None,
+                };
+                hold = hold.into_iter().chain(held).min();
+            }
+            place = places.next();
+        }
+        hold
     }
 
     /// The first place from which four bytes, one of them escaped, decode to a lead; `limit` if there is none.
@@ -208,24 +228,30 @@ impl Search<'_> {
         last: bool,
         decoded: &mut Vec<u8>,
     ) -> Option<Step> {
-        let raw = lead_at(text, place);
-        let other =
-            if escaped { decoded_lead(text, place, last).filter(|lead| raw != Some(*lead)) } else { None };
-        let leads = [raw, other].into_iter().flatten();
         let mut first: Option<(Hit, Vec<u8>)> = None;
-        for (_, entry) in leads.flat_map(|lead| self.secrets.leads.entries(lead)) {
-            match self.attempt(text, place, *entry, last, decoded) {
+        for entry in self.entries(text, place, escaped, last) {
+            match self.attempt(text, place, entry, last, decoded) {
                 None => {}
-                // A find that belongs here excuses one at the same place that does not.
+                // A find that belongs here excuses one at the same place that does not and is not longer.
                 Some(Step::Hit(hit)) if !hit.exempt && !self.exempt.is_empty() => {
                     first.get_or_insert_with(|| (hit, decoded.clone()));
                 }
+                Some(Step::Hit(hit)) if first.as_ref().is_some_and(|(first, _)| hit.end < first.end) => {}
                 Some(step) => return Some(step),
             }
         }
         let (hit, bytes) = first?;
         *decoded = bytes;
         Some(Step::Hit(hit))
+    }
+
+    /// What may begin at a place, in the order in which it is to be tried.
+    fn entries(&self, text: &[u8], place: usize, escaped: bool, last: bool) -> impl Iterator<Item = Entry> {
+        let raw = lead_at(text, place);
+        let other =
+            if escaped { decoded_lead(text, place, last).filter(|lead| raw != Some(*lead)) } else { None };
+        let leads = &self.secrets.leads;
+        [raw, other].into_iter().flatten().flat_map(|lead| leads.entries(lead)).map(|(_, entry)| *entry)
     }
 
     fn attempt(
@@ -317,6 +343,39 @@ impl Search<'_> {
             tail: matched.tail.map(|class| widen(class, view)),
             next,
         }
+    }
+}
+
+/// The places of a text at which something may begin, in order.
+#[derive(Clone, Copy)]
+struct Places<'s, 't> {
+    search: &'s Search<'s>,
+    text: &'t [u8],
+    judged: usize,
+    last: bool,
+    /// Where to look on.
+    place: usize,
+    /// The next place at which something may begin with an escape.
+    escaped: Option<usize>,
+}
+
+impl Iterator for Places<'_, '_> {
+    /// A place, and whether it is one by its escapes.
+    type Item = (usize, bool);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.place >= self.judged {
+            return None;
+        }
+        let escaped = match self.escaped {
+            Some(escaped) if escaped >= self.place => escaped,
+            _ => self.search.next_escaped(self.text, self.place, self.judged, self.last),
+        };
+        self.escaped = Some(escaped);
+        let limit = self.judged.min(escaped.saturating_add(1));
+        let found = self.search.secrets.leads.find(self.text, self.place, limit).unwrap_or(escaped);
+        self.place = found + 1;
+        (found < self.judged).then_some((found, found == escaped))
     }
 }
 
