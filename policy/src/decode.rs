@@ -157,7 +157,7 @@ impl BodyInspector {
         self.refuse_again()?;
         self.wire += wire.len() as u64;
         let pushed =
-            if self.layers.is_empty() { self.push_plain(wire, out) } else { self.push_encoded(wire, out) };
+            if self.layers.is_empty() { self.push_plain(wire, out) } else { self.push_encoded(&wire, out) };
         pushed.inspect_err(|refusal| self.refused = Some(refusal.clone()))
     }
 
@@ -204,9 +204,9 @@ impl BodyInspector {
         Ok(self.scanner.push(wire, out)?)
     }
 
-    fn push_encoded(&mut self, wire: Bytes, out: &mut Vec<Bytes>) -> Result<(), Refusal> {
+    fn push_encoded(&mut self, wire: &Bytes, out: &mut Vec<Bytes>) -> Result<(), Refusal> {
         self.waiting.push_back((wire.clone(), None));
-        self.decode(0, &wire)?;
+        self.decode(0, wire)?;
         if self.layers.iter().all(|layer| layer.decoder.is_settled()) {
             let decoded = self.decoded;
             self.waiting.iter_mut().for_each(|(_, known)| *known = known.or(Some(decoded)));

@@ -146,7 +146,7 @@ impl Redactor {
         });
         let labels: Vec<String> = labels.collect();
         // A secret may itself have dots in it; then no label shows it by itself.
-        if labels.iter().any(|label| *label == hidden) { labels.join(".") } else { hidden }
+        if labels.contains(&hidden) { labels.join(".") } else { hidden }
     }
 
     fn plain_path(&self, path: &[u8]) -> String {

@@ -413,7 +413,7 @@ impl Scanner {
         if !passed.is_empty() {
             match tail.fill {
                 Some(view) => {
-                    out.push(passed.iter().map(|byte| mask::fill(*byte, view)).collect::<Vec<u8>>().into())
+                    out.push(passed.iter().map(|byte| mask::fill(*byte, view)).collect::<Vec<u8>>().into());
                 }
                 None => out.push(passed),
             }

@@ -59,6 +59,7 @@ fn card(text: &[u8], start: usize) -> Option<Range<usize>> {
 fn issued(digits: &[u8]) -> bool {
     let first =
         |count: usize| digits.iter().take(count).fold(0_u32, |number, digit| number * 10 + u32::from(*digit));
+    let long = matches!(first(2), 50 | 56..=58 | 62 | 63 | 67);
     match digits.len() {
         13 | 19 if digits[0] == 4 => true,
         14 => matches!(first(2), 36 | 38 | 39) || matches!(first(3), 300..=305),
@@ -68,8 +69,9 @@ fn issued(digits: &[u8]) -> bool {
                 || matches!(first(2), 51..=55 | 65)
                 || matches!(first(4), 2221..=2720 | 3528..=3589 | 6011)
                 || matches!(first(3), 644..=649)
+                || long
         }
-        16..=19 => matches!(first(2), 62 | 50 | 56..=58 | 63 | 67),
+        17..=19 => long,
         _ => false,
     }
 }
@@ -84,7 +86,7 @@ fn luhn(digits: &[u8]) -> bool {
             value => value,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// ISO 13616: country, two check digits, up to thirty letters and digits, in groups of four or not; modulo 97 is 1.
@@ -101,7 +103,7 @@ fn iban(text: &[u8], start: usize) -> Option<Range<usize>> {
                 characters.push(*byte);
                 ends.push(start + offset + 1);
             }
-            b' ' if characters.len() % 4 == 0 => {}
+            b' ' if characters.len().is_multiple_of(4) => {}
             _ => break,
         }
     }

@@ -96,31 +96,28 @@ fn part_holds(token: &[u8], part: usize, needle: &[u8]) -> bool {
     memchr::memmem::find(&json, needle).is_some()
 }
 
-/// Passwords that stand in examples, not in use.
-const PLACEHOLDERS: [&str; 23] = [
-    "password",
-    "passwd",
-    "passw0rd",
-    "password1",
-    "password123",
-    "changeme",
+/// Passwords that stand in examples, not in use; digits may follow.
+const PLACEHOLDERS: [&str; 20] = [
+    "admin",
     "change-me",
-    "secret",
-    "secret123",
-    "postgres",
-    "mysecretpassword",
+    "change_me",
+    "changeme",
     "example",
-    "your-password",
-    "your_password",
-    "yourpassword",
+    "guest",
     "my-password",
     "mypassword",
-    "username",
-    "qwerty",
-    "admin123",
-    "root123",
-    "test123",
-    "pass123",
+    "mysecretpassword",
+    "pass",
+    "passw0rd",
+    "passwd",
+    "password",
+    "postgres",
+    "root",
+    "secret",
+    "test",
+    "user",
+    "your-password",
+    "your_password",
 ];
 
 /// Whether this is a password in use: not a placeholder, not a variable, not a plain word or number.
@@ -130,12 +127,19 @@ fn password(value: &[u8]) -> bool {
         byte.is_ascii_punctuation()
     }]
     .iter()
-    .filter(|kind| value.iter().any(|byte| kind(byte)))
+    .filter(|kind| value.iter().any(kind))
     .count();
     !variable
         && kinds >= 2
         && different(value) >= 4
-        && !PLACEHOLDERS.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
+        && !PLACEHOLDERS.iter().any(|word| word_of(value).eq_ignore_ascii_case(word.as_bytes()))
+}
+
+fn word_of(mut value: &[u8]) -> &[u8] {
+    while let [rest @ .., b'0'..=b'9'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// Whether base64 stands for `user:password` in printable characters.

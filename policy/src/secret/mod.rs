@@ -144,6 +144,16 @@ impl Rule {
         like: [""; 2],
         unlike: [""; 2],
     };
+
+    const fn check(mut self, check: Check) -> Self {
+        self.check = check;
+        self
+    }
+
+    const fn records_only(mut self, records_only: bool) -> Self {
+        self.records_only = records_only;
+        self
+    }
 }
 
 /// Writes a table of [`Rule`]s, one line a detector.
@@ -152,11 +162,10 @@ macro_rules! detectors {
         pub(super) const RULES: &[super::Rule] = &[$(super::Rule {
             name: $name,
             patterns: &[$($pattern),+],
-            $($field: $value,)*
             like: [$a, $b],
             unlike: [$c, $d],
             ..super::Rule::DEFAULT
-        }),*];
+        }$(.$field($value))*),*];
     };
 }
 use detectors;

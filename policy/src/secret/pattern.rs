@@ -16,7 +16,7 @@
 use std::ops::Range;
 
 use super::class::Class;
-use super::cursor::{Cursor, Next, View, byte_before, text_before};
+use super::cursor::{Cursor, Next, View, byte_before, sextet, text_before};
 
 /// The most bytes a run without upper bound is followed; what goes on beyond belongs to the same secret.
 pub(crate) const LONGEST_RUN: u16 = 4096;
@@ -111,6 +111,9 @@ impl Pattern {
             return false;
         }
         let mut before = &text[..start.0];
+        if self.edge && view == View::Text && in_blob(before) {
+            return false;
+        }
         // Through base64 only the nearest byte can be read back; the literal that follows must do.
         if view != View::Text {
             return true;
@@ -274,6 +277,18 @@ impl Attempt<'_, '_, '_> {
             None => (self.fixed >= 4 && self.telling).then_some(self.begin.0),
         }
     }
+}
+
+/// Whether what stands before is base64, its last character `+`, `/` or `-`: that is no edge. Megabytes of it, as images
+/// are, hold every short prefix somewhere.
+fn in_blob(before: &[u8]) -> bool {
+    const ENOUGH: usize = 32;
+    let Some(blob) = before.last_chunk::<ENOUGH>() else { return false };
+    matches!(blob[ENOUGH - 1], b'+' | b'/' | b'-')
+        && blob.iter().all(|byte| sextet(*byte).is_some())
+        && blob.iter().any(u8::is_ascii_uppercase)
+        && blob.iter().any(u8::is_ascii_lowercase)
+        && blob.iter().any(u8::is_ascii_digit)
 }
 
 fn is_word(byte: u8) -> bool {

@@ -3,7 +3,7 @@
 super::detectors! {
     "stripe-live-key" r"\b[rs]k_live_\a{20,}" => "sk_live_{24a}", "STRIPE_KEY=rk_live_{99a}"; not "pk_live_{24a}", "sk_live_{24=x}"
     "stripe-webhook-secret" r"\bwhsec_[A-Za-z0-9+/]{32,}" => "whsec_{32a}", "STRIPE_WEBHOOK_SECRET=whsec_{38a}"; not "whsec_{8a}", "whsec_{32=x}"
-    "square-token" r"\bEAAA[A-Za-z0-9_-]{60}\b" | r"\bsq0(atp|csp|idp)-\k{22,}" => "sq0atp-{22k}", "client_secret=sq0csp-{43k}"; not "sq0atp-{8k}", "sq0xyz-{43k}"
+    "square-token" r"\bsq0(atp|csp|idp)-\k{22,}" => "sq0atp-{22k}", "client_secret=sq0csp-{43k}"; not "sq0atp-{8k}", "sq0xyz-{43k}"
     "shopify-token" r"\bshp(at|ca|pa|ss|ua)_[A-Fa-f0-9]{32}\b" => "shpat_{32h}", "X-Shopify-Access-Token: shpca_{32h}"; not "shpat_{8h}", "shpat_{32=0}"
     "braintree-token" r"\baccess_token\$(production|sandbox)\$\l{16}\$\h{32}\b" => "access_token$production${16l}${32h}", "'access_token$sandbox${16l}${32h}'"; not "access_token$production", "access_token=production${16l}${32h}"
     "plaid-token" r"\b(access|processor)-(production|development|sandbox)-\i\b" => "access-production-{uuid}", "\"access_token\":\"access-sandbox-{uuid}\""; not "access-production-{8h}", "access-staging-{uuid}"
