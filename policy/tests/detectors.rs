@@ -142,6 +142,19 @@ fn every_example_is_found_through_one_level_of_every_encoding() {
 }
 
 #[test]
+fn a_distinctive_prefix_is_known_in_any_letter_case() {
+    for (prefix, name) in [
+        ("sK-aNt-API03-", "anthropic-api-key"),
+        ("SK-PROJ-", "openai-api-key"),
+        ("GLPAT-", "gitlab-token"),
+        ("GitHub_Pat_11AAAAAAA0abcdefghijkl_", "github-fine-grained-token"),
+    ] {
+        let text = format!("{prefix}{}", "aB3dE5gH7jK9mN1pQ3sT5vW7".repeat(4));
+        assert_eq!(names(&scan(SecretAction::Alert, &[text.as_bytes()]).findings), [name], "{text}");
+    }
+}
+
+#[test]
 fn nothing_of_a_secret_leaves_wherever_the_stream_is_cut() {
     for detector in blocking() {
         for example in detector.examples() {

@@ -289,7 +289,9 @@ pub(crate) fn byte_before(text: &[u8], start: (usize, u8), view: View) -> Option
 
 /// The last byte of `text` with escapes undone, and how many raw bytes it takes.
 pub(crate) fn text_before(text: &[u8]) -> Option<(u8, usize)> {
-    for length in [6, 3, 2] {
+    let near = &text[text.len().saturating_sub(6)..];
+    let escapes = if near.contains(&b'%') || near.contains(&b'\\') { &[6, 3, 2][..] } else { &[] };
+    for length in escapes.iter().copied() {
         let Some(start) = text.len().checked_sub(length) else { continue };
         match escape(&text[start..], true) {
             Escape::Byte(byte, taken) if taken == length => return Some((byte, length)),

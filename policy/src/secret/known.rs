@@ -72,14 +72,15 @@ impl KnownValue {
     /// Everything the value can begin with.
     pub(crate) fn leads(&self, target: u32) -> Vec<(Lead, Entry)> {
         let Some(first) = self.value.first_chunk::<LEAD>() else { return Vec::new() };
-        let mut leads = leads_of(*first, target);
+        let mut leads = leads_of(*first, false, target);
         let text = Entry { target, view: Way::Text };
         leads.extend(short_escapes(&self.value).map(|lead| (lead, text)));
         leads.extend(form_spaces(*first).map(|lead| (lead, text)));
-        let hex: Vec<u8> = first[..2].iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect();
-        leads.extend(
-            hex.first_chunk::<LEAD>().map(|lead| (Lead::of(*lead), Entry { target, view: Way::Hex })),
-        );
+        for hex in [format!("{:02x}{:02x}", first[0], first[1]), format!("{:02X}{:02X}", first[0], first[1])]
+        {
+            let lead = hex.as_bytes().first_chunk::<LEAD>();
+            leads.extend(lead.map(|lead| (Lead::of(*lead), Entry { target, view: Way::Hex })));
+        }
         leads
     }
 

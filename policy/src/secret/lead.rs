@@ -2,28 +2,24 @@
 //!
 //! Everything that is looked for, in every encoding that four raw bytes can tell (text, three alignments of base64,
 //! hex), is known by its first four bytes, its lead. A bitmap over a hash of the lead answers "nothing begins here" for
-//! nearly every place without a branch, eight places at a time; the few others are looked up exactly. Letters are
-//! folded to lower case by setting one bit, which also folds a few marks onto each other: that only lets more through.
+//! nearly every place without a branch, eight places at a time; the few others are looked up exactly.
 
 use super::cursor::{BASE64, View};
 use super::pattern::LEAD;
 
-/// The folded lead of what begins at a place.
+/// The first four bytes of what begins at a place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Lead(u32);
 
 impl Lead {
     pub(crate) fn of(bytes: [u8; LEAD]) -> Self {
-        Self(u32::from_le_bytes(bytes) | FOLD as u32)
+        Self(u32::from_le_bytes(bytes))
     }
 
     fn hash(self) -> usize {
         (self.0.wrapping_mul(0x9E37_79B1) >> (32 - HASH_BITS)) as usize
     }
 }
-
-/// Sets the bit that tells lower from upper case in eight bytes at once.
-const FOLD: u64 = 0x2020_2020_2020_2020;
 
 /// 32 KiB of bitmap: it stays in the first-level cache and is sparse enough for ten thousand leads.
 const HASH_BITS: u32 = 18;
@@ -97,30 +93,39 @@ impl Leads {
         self.bits[hash >> 6 & (WORDS - 1)] >> (hash & 63) & 1 == 1
     }
 
-    /// The first place in `from..limit` whose four bytes may be a lead.
+    /// The first place in `from..limit` whose four bytes are a lead.
     pub(crate) fn find(&self, text: &[u8], from: usize, limit: usize) -> Option<usize> {
         let limit = limit.min(text.len().saturating_sub(LEAD - 1));
         let mut place = from;
         while place < limit {
             let Some(bytes) = text.get(place..).and_then(|rest| rest.first_chunk::<16>()) else {
-                return (place..limit)
-                    .find(|place| lead_at(text, *place).is_some_and(|lead| self.may_hold(lead)));
+                return (place..limit).find(|place| self.is_lead(text, *place));
             };
-            let hits = self.eight(bytes);
-            if hits != 0 {
+            let mut hits = self.eight(bytes);
+            while hits != 0 {
                 let found = place + hits.trailing_zeros() as usize;
-                return (found < limit).then_some(found);
+                if found >= limit {
+                    return None;
+                }
+                if self.is_lead(text, found) {
+                    return Some(found);
+                }
+                hits &= hits - 1;
             }
             place += 8;
         }
         None
     }
 
+    fn is_lead(&self, text: &[u8], place: usize) -> bool {
+        lead_at(text, place).is_some_and(|lead| !self.entries(lead).is_empty())
+    }
+
     /// One bit for each of the first eight places that may be a lead.
     #[inline]
     fn eight(&self, bytes: &[u8; 16]) -> u32 {
         let text = u128::from_le_bytes(*bytes);
-        let (low, high) = ((text as u64) | FOLD, ((text >> 32) as u64) | FOLD);
+        let (low, high) = (text as u64, (text >> 32) as u64);
         let mut hits = 0;
         for index in 0..4 {
             let first = Lead((low >> (8 * index)) as u32);
@@ -149,15 +154,38 @@ pub(crate) fn lead_at(text: &[u8], place: usize) -> Option<Lead> {
     text.get(place..)?.first_chunk::<LEAD>().map(|bytes| Lead::of(*bytes))
 }
 
-/// The leads of something that begins with these four bytes, as text and in base64.
-pub(crate) fn leads_of(bytes: [u8; LEAD], target: u32) -> Vec<(Lead, Entry)> {
-    let mut leads = vec![(Lead::of(bytes), Entry { target, view: Way::Text })];
+/// The leads of something that begins with these bytes, as text and in base64, in any letter case where asked for.
+pub(crate) fn leads_of(bytes: [u8; LEAD], any_case: bool, target: u32) -> Vec<(Lead, Entry)> {
+    let (text, encoded) =
+        if any_case { (in_every_case(bytes), in_usual_cases(bytes)) } else { (vec![bytes], vec![bytes]) };
+    let mut leads: Vec<_> =
+        text.into_iter().map(|lead| (Lead::of(lead), Entry { target, view: Way::Text })).collect();
     for offset in 0..3 {
-        for lead in base64_leads(bytes, offset) {
-            leads.push((Lead::of(lead), Entry { target, view: Way::Base64(offset) }));
-        }
+        let view = Way::Base64(offset);
+        let encoded = encoded.iter().flat_map(|bytes| base64_leads(*bytes, offset));
+        leads.extend(encoded.map(|lead| (Lead::of(lead), Entry { target, view })));
     }
     leads
+}
+
+fn in_every_case(lead: [u8; LEAD]) -> Vec<[u8; LEAD]> {
+    let mut leads = vec![lead.map(|byte| byte.to_ascii_lowercase())];
+    for index in 0..LEAD {
+        let mut upper = leads.clone();
+        upper.iter_mut().for_each(|lead| lead[index].make_ascii_uppercase());
+        leads.extend(upper);
+    }
+    leads
+}
+
+/// As written, in capitals, in small letters, and with a capital. Each case has base64 of its own, and nobody mixes
+/// cases before encoding but to hide, for which there are better ways.
+fn in_usual_cases(lead: [u8; LEAD]) -> Vec<[u8; LEAD]> {
+    let (upper, lower) =
+        (lead.map(|byte| byte.to_ascii_uppercase()), lead.map(|byte| byte.to_ascii_lowercase()));
+    let mut capital = lower;
+    capital[0] = upper[0];
+    vec![lead, upper, lower, capital]
 }
 
 /// The first four characters of base64 and base64url that these bytes determine wholly, so many bytes into a group.
@@ -193,13 +221,13 @@ mod tests {
     #[test]
     fn a_lead_is_found_wherever_it_stands_and_in_any_case() {
         let entry = Entry { target: 7, view: Way::Text };
-        let leads = Leads::new(vec![(Lead::of(*b"sk-a"), entry)]);
+        let leads = Leads::new(leads_of(*b"sk-a", true, 7));
         for before in 0..40 {
-            let text = format!("{}sK-At", ".".repeat(before));
+            let text = format!("{}sK-at", ".".repeat(before));
             assert_eq!(leads.find(text.as_bytes(), 0, text.len()), Some(before));
             assert_eq!(leads.find(text.as_bytes(), 0, before), None);
         }
-        assert_eq!(leads.entries(Lead::of(*b"SK-A")), &[(Lead::of(*b"sk-a"), entry)]);
+        assert_eq!(leads.entries(Lead::of(*b"SK-A")), &[(Lead::of(*b"SK-A"), entry)]);
         assert_eq!(leads.entries(Lead::of(*b"sk-b")), &[]);
     }
 }

@@ -5,7 +5,7 @@ use super::Check::Mixed;
 super::detectors! {
     "anthropic-admin-key" r"sk-ant-admin\d{2}-\k{24,}" => "sk-ant-admin01-{93k}AA", "x-api-key: sk-ant-admin01-{40k}"; not "sk-ant-admin01-{12k}", "sk-ant-admin01-{93=x}"
     "anthropic-oauth-token" r"sk-ant-(oat|ort|sid)\d{2}-\k{24,}" => "sk-ant-oat01-{93k}AA", "\"refresh_token\":\"sk-ant-ort01-{93k}AA\""; not "sk-ant-oat01-{20k}", "sk-ant-oat-"
-    "anthropic-api-key" r"sk-ant-\k{24,}" => "sk-ant-api03-{93k}AA", "export ANTHROPIC_API_KEY=sK-aNt-API03-{93k}AA;"; not "sk-ant-api03-…", "sk-ant-api03-{95=x}"
+    "anthropic-api-key" r"sk-ant-\k{24,}" => "sk-ant-api03-{93k}AA", "export ANTHROPIC_API_KEY=SK-ANT-API03-{93k}AA;"; not "sk-ant-api03-…", "sk-ant-api03-{95=x}"
     "openai-admin-key" r"sk-admin-\k{40,}" => "sk-admin-{58k}T3BlbkFJ{58k}", "'sk-admin-{60k}'"; not "sk-admin-{20k}", "sk-admin-{60=0}"
     "openai-api-key" r"sk-(proj|svcacct|service|None)-\k{20,}" | r"\bsk-\a{20}T3BlbkFJ\a{20}\b" | r"\bsk-\a{48}\b" => "sk-proj-{74k}T3BlbkFJ{74k}", "OPENAI_API_KEY=sk-{20a}T3BlbkFJ{20a}"; not "sk-proj-{8k}", "task-{48a}"
     "openrouter-api-key" r"sk-or-v1-\h{64}\b" => "sk-or-v1-{64h}", "Bearer sk-or-v1-{64h}"; not "sk-or-v1-{63h}", "sk-or-v1-{64=0}"

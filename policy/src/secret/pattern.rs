@@ -76,20 +76,18 @@ const EARLY: u16 = 64;
 
 impl Pattern {
     /// Matches at `pos`. `decoded` receives the secret's bytes.
-    pub(crate) fn matches(
+    pub(crate) fn matches<'t>(
         &self,
-        cursor: Cursor<'_>,
-        text: &[u8],
+        cursor: Cursor<'t>,
+        text: &'t [u8],
         view: View,
         decoded: &mut Vec<u8>,
         early: Early<'_>,
     ) -> Outcome {
-        if !self.stands(text, cursor.place(), view) {
-            return Outcome::No;
-        }
         decoded.clear();
         Attempt {
             pattern: self,
+            text,
             begin: cursor.place(),
             view,
             cursor,
@@ -131,6 +129,7 @@ impl Pattern {
 /// One attempt to match.
 struct Attempt<'p, 't, 'd> {
     pattern: &'p Pattern,
+    text: &'t [u8],
     begin: (usize, u8),
     view: View,
     cursor: Cursor<'t>,
@@ -156,11 +155,16 @@ enum Stop {
 
 impl Attempt<'_, '_, '_> {
     fn run(mut self) -> Outcome {
-        for step in &self.pattern.steps {
-            match self.step(step) {
-                Ok(()) => {}
-                Err(Stop::No) => return Outcome::No,
-                Err(Stop::Wait) => return Outcome::Wait { hold: self.hold() },
+        for (index, step) in self.pattern.steps.iter().enumerate() {
+            let stop = self.step(step).err();
+            // What stands before is looked at only where the first step, most often a literal, has not failed.
+            if matches!(stop, Some(Stop::No))
+                || index == 0 && !self.pattern.stands(self.text, self.begin, self.view)
+            {
+                return Outcome::No;
+            }
+            if stop.is_some() {
+                return Outcome::Wait { hold: self.hold() };
             }
         }
         let (end, length) = self.closed.unwrap_or((self.cursor.pos(), self.decoded.len()));
@@ -323,25 +327,13 @@ impl Pattern {
             leads.sort();
             leads.dedup();
         }
-        let leads = leads.into_iter().filter_map(|lead| lead.try_into().ok());
-        if self.any_case { leads.flat_map(in_every_case).collect() } else { leads.collect() }
+        leads.into_iter().filter_map(|lead| lead.try_into().ok()).collect()
     }
-}
 
-/// Base64 tells cases apart, so a lead that may be written in either has to be known in all.
-fn in_every_case(lead: [u8; LEAD]) -> Vec<[u8; LEAD]> {
-    let mut leads = vec![lead.map(|byte| byte.to_ascii_lowercase())];
-    for index in 0..LEAD {
-        let upper = leads.iter().map(|lead| {
-            let mut lead = *lead;
-            lead[index].make_ascii_uppercase();
-            lead
-        });
-        leads.extend(upper.collect::<Vec<_>>());
+    /// Whether letters of the literals match in either case.
+    pub(crate) fn any_case(&self) -> bool {
+        self.any_case
     }
-    leads.sort_unstable();
-    leads.dedup();
-    leads
 }
 
 fn fixed_length(steps: &[Step]) -> usize {

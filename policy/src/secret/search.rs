@@ -59,7 +59,8 @@ impl Secrets {
         }
         for (index, (_, pattern)) in PATTERNS.iter().enumerate() {
             let target = (known.len() + index) as u32;
-            entries.extend(pattern.leads().into_iter().flat_map(|lead| leads_of(lead, target)));
+            let leads = pattern.leads().into_iter();
+            entries.extend(leads.flat_map(|lead| leads_of(lead, pattern.any_case(), target)));
         }
         Self { leads: Leads::new(entries), known, order }
     }

@@ -27,7 +27,7 @@ super::detectors! {
     "apify-token" r"\bapify_api_\a{34,}" => "apify_api_{36a}", "APIFY_TOKEN=apify_api_{36a}"; not "apify_api_{8a}", "apify_api_{36=x}"
     "dropbox-token" r"\bsl\.(u\.|)\k{120,}" => "sl.{135k}", "Bearer sl.u.{400k}"; not "sl.{20k}", "ssl.{135k}"
     "mapbox-secret-token" r"\bsk\.eyJ\k{60,}\.\k{20,}" => "sk.eyJ1Ijoi{70k}.{22k}", "access_token=sk.eyJ1Ijoi{70k}.{22k}"; not "pk.eyJ1Ijoi{70k}.{22k}", "sk.eyJ1Ijoi{20k}"
-    "facebook-token" [check Mixed] r"\bEAA[A-Z]\a{140,}" => "EAAB9a{170a}", "access_token=EAAGm0{150a}"; not "EAAB{20a}", "EAAB{160=A}"
+    "facebook-token" [check Mixed] r"\bEAA[B-Z]\a{140,}" => "EAAB9a{170a}", "access_token=EAAGm0{150a}"; not "EAAB{20a}", "EAAB{160=A}"
     "newrelic-api-key" r"\bNR(AK|RA|II|IQ|AA)-[A-Za-z0-9_-]{27,}" => "NRAK-{27u}", "Api-Key: NRIQ-{32k}"; not "NRAK-{8u}", "NRAK-{27=X}"
     "grafana-token" r"\bglsa_\a{32}_\h{8}\b" | r"\bglc_eyJ[A-Za-z0-9+/=]{60,}" => "glsa_{32a}_{8h}", "GRAFANA_TOKEN=glc_eyJ{120e}"; not "glsa_{32a}", "glc_{20e}"
     "honeycomb-ingest-key" r"\bhc[a-z]ik_\l{58}\b" => "hcaik_{58l}", "x-honeycomb-team: hcbik_{58l}"; not "hcaik_{10l}", "hcaik_{58=x}"
