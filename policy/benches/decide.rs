@@ -47,6 +47,7 @@ fn decide(bencher: Bencher<'_, '_>, rules: usize, host: &str, path: &str) {
         method: "POST",
         path: Some(&path),
         upload: 2_000,
+        observe: false,
     };
     let (usage, grants) = (Usage::default(), Grants::none());
     bencher.bench_local(|| black_box(policy.decide(black_box(&request), &usage, &grants, 0)));

@@ -183,7 +183,7 @@ impl Policy {
         }
         let mut judgement = self.judgement(&ruling, target, place);
         judgement.findings.extend(large);
-        if observes || self.document.mode == Mode::Observe {
+        if observes || request.observe || self.document.mode == Mode::Observe {
             judgement.mode = Mode::Observe;
             observe(&mut judgement);
         } else if ruling.action == Action::Allow && !matching.observed.is_empty() {

@@ -50,4 +50,6 @@ pub struct Request<'a> {
     pub path: Option<&'a RequestPath>,
     /// Bytes that are known to leave: the head, and the body where its length is declared.
     pub upload: u64,
+    /// The session it belongs to only observes, whatever the policy's mode.
+    pub observe: bool,
 }

@@ -184,6 +184,7 @@ fn check(policy: &Policy, case: &Case) -> Option<String> {
         method: if tunnel { "" } else { method },
         path: path.as_ref(),
         upload: case.upload,
+        observe: false,
     };
     let usage = Usage { domain: case.used.domain, agent: case.used.agent };
     let verdict = policy.decide(&request, &usage, &grants(case), NOW);

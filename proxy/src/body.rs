@@ -107,13 +107,14 @@ impl Meter {
             limits: *permit.limits(),
             enforces: permit.enforces(),
             class: permit.judgement().class,
-            agent: entry.window().0.clone(),
+            agent: entry.agent().clone(),
             domain: registrable_domain(&permit.target().host).into(),
             counted: 0,
             noted: Noted::default(),
         };
-        // The head was judged with the request; from here on it only counts.
-        meter.count(head, head);
+        // The head was judged with the request. It weighs on the windows from here on, so that many requests at once
+        // cannot share one allowance; whether it left is known with the connection.
+        meter.weigh(head);
         meter
     }
 
@@ -133,7 +134,8 @@ impl Meter {
             }
         }
         self.progress.sent.fetch_add(wire, Ordering::Relaxed);
-        self.count(wire, larger);
+        self.gateway.metrics.uploaded(self.class, &self.agent, wire);
+        self.weigh(larger);
         true
     }
 
@@ -169,10 +171,9 @@ impl Meter {
         }
     }
 
-    fn count(&mut self, wire: u64, larger: u64) {
-        self.counted += larger;
-        self.gateway.metrics.uploaded(self.class, &self.agent, wire);
-        let usage = self.gateway.charge(&self.agent, &self.domain, larger);
+    fn weigh(&mut self, bytes: u64) {
+        self.counted += bytes;
+        let usage = self.gateway.charge(&self.agent, &self.domain, bytes);
         let limits = self.limits;
         if self.counted > limits.request_alert && !std::mem::replace(&mut self.noted.request_alert, true) {
             self.find(self.counted, limits.request_alert, "request_alert");

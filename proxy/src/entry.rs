@@ -145,9 +145,9 @@ impl Entry {
         &self.progress
     }
 
-    /// The agent the exchange belongs to, and the domain its uploads count for.
-    pub fn window(&self) -> (&policy::identity::AgentName, Option<&Redacted>) {
-        (&self.decision.agent, self.decision.domain.as_ref())
+    /// The agent the exchange belongs to.
+    pub fn agent(&self) -> &policy::identity::AgentName {
+        &self.decision.agent
     }
 
     /// Class of the destination.

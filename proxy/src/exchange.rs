@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use policy::catalogue::registrable_domain;
 use policy::decide::Reach;
-use policy::record::{Decision, Finding, OutcomeKind};
+use policy::record::{Decision, OutcomeKind};
 use policy::redact::Redacted;
 use policy::request::Kind;
 use policy::target::{Host, Target};
@@ -135,6 +135,7 @@ fn decide(scope: &Scope, policy: &CurrentPolicy, client: &Client, head: &Head) -
             method,
             path: Some(&head.path),
             upload,
+            observe: client.observe,
         };
         policy.rules.decide(&request, &usage, &scope.gateway.grants(), now)
     };
@@ -178,9 +179,6 @@ async fn send(
     judgement.findings.extend(inspect::shapes(&request.parts, &request.head, judgement.class));
     let secrets = inspect::head(policy, &request.parts, &request.head);
     judgement.findings.extend(secrets.findings);
-    if request.head.methods.len() > 1 {
-        judgement.findings.push(Finding::MethodOverride);
-    }
     let decision = decision(policy, &subject, &judgement);
     let entry = match Entry::commit(&scope.gateway, decision, Arc::clone(&progress), request.started).await {
         Ok(entry) => entry,
@@ -271,7 +269,9 @@ pub async fn forward(
         sent = sending => sent,
         () = crate::passthrough::nothing_moves(&progress, timeout) => return Err(Failure::Timeout),
     };
-    progress.timing(|timing| timing.first_byte = Some(entry.milliseconds()));
+    if sent.is_ok() {
+        progress.timing(|timing| timing.first_byte = Some(entry.milliseconds()));
+    }
     sent.map_err(|error| match progress.stopped() {
         Some(stop) => Failure::Stopped(stop.reason, stop.what),
         None => Failure::of(&error, permit.target()),
@@ -347,7 +347,7 @@ pub fn relay(
 ) -> Response<ReplyBody> {
     let progress = Arc::clone(entry.progress());
     if progress.connected() {
-        progress.sent.fetch_add(head_bytes, Ordering::Relaxed);
+        head_left(scope, &entry, head_bytes);
     }
     let response = match response {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(Failure::Broken),
@@ -370,6 +370,12 @@ pub fn relay(
     parts.version = Version::HTTP_11;
     let download = Download::new(scope, body, entry);
     Response::from_parts(parts, ReplyBody::Download(download))
+}
+
+/// Counts a head that has left.
+pub fn head_left(scope: &Scope, entry: &Entry, bytes: u64) {
+    entry.progress().sent.fetch_add(bytes, Ordering::Relaxed);
+    scope.gateway.metrics.uploaded(entry.class(), entry.agent(), bytes);
 }
 
 fn response_head_bytes(headers: &HeaderMap) -> u64 {
@@ -428,6 +434,7 @@ pub async fn permit_connect(
         method: "",
         path: None,
         upload: 0,
+        observe: client.observe,
     };
     let verdict = policy.rules.decide(&request, &usage, &scope.gateway.grants(), clock::now());
     let (judgement, refusal) = match verdict {
@@ -453,6 +460,9 @@ pub async fn permit_connect(
 
 /// Why no request to a tunnel's destination could be allowed, where that is certain already.
 pub fn unreachable(policy: &CurrentPolicy, tunnel: &Tunnel) -> Option<Refusal> {
+    if tunnel.client.observe {
+        return None;
+    }
     match policy.rules.reach(&tunnel.client.agent, &tunnel.target) {
         Reach::Never(denial) => Some(denied(&denial, &tunnel.target)),
         Reach::Possible => None,

@@ -18,7 +18,7 @@ use crate::config::Limits;
 use crate::reply::{Malformed, Refusal};
 
 /// Headers by which some frameworks take another method than the request line's.
-const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+pub const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 /// Spellings that servers which map `_` to `-` would take for framing.
 const FRAMING_LOOKALIKES: [&str; 2] = ["content_length", "transfer_encoding"];
 

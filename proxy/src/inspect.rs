@@ -5,13 +5,15 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use policy::catalogue::Spot;
 use policy::decode::{BodyInspector, DecodeLimits, Encoding, Refusal, Undecodable};
+use policy::model::{self, ModelShape};
 use policy::record::{BodyExcerpt, Finding};
 use policy::redact::Excerpt;
+use policy::{git, mcp};
 use policy::scan::{Place, Scanner, scan_field};
 use policy::secret::{Detector, Exempt, KnownId};
 use policy::target::Target;
@@ -20,7 +22,7 @@ use policy::verdict::{Class, Permit, Reason, SecretAction};
 use crate::config::Config;
 use crate::entry::Progress;
 use crate::gateway::CurrentPolicy;
-use crate::head::Head;
+use crate::head::{Head, METHOD_OVERRIDES};
 
 /// What the head of a request holds.
 #[derive(Default)]
@@ -157,14 +159,13 @@ pub fn scanner(policy: &CurrentPolicy, permit: &Permit, place: Place) -> Scanner
 pub struct Inspection {
     policy: Arc<CurrentPolicy>,
     target: Target,
-    path: String,
+    shape: Shape,
     inspector: Option<BodyInspector>,
     /// Set once a body that could not be decoded passes unseen, because nothing is enforced.
     unseen: bool,
     action: SecretAction,
     enforces: bool,
     class: Class,
-    content_type: Option<String>,
     start: Vec<u8>,
     trailer_findings: Vec<Finding>,
 }
@@ -177,9 +178,6 @@ pub struct Refused {
     pub what: String,
 }
 
-/// How much of a body tells which model it is for.
-const START: usize = 4096;
-
 impl Inspection {
     /// Prepares for the body of a permitted request.
     pub fn new(
@@ -190,7 +188,7 @@ impl Inspection {
         head: &Head,
     ) -> Inspection {
         let target = permit.target().clone();
-        let path = head.path.as_str().to_owned();
+        let path = head.path.as_str();
         let enforces = permit.enforces();
         let maskable = !parts.headers.keys().any(|name| BOUND_TO_CONTENT.contains(&name.as_str()));
         let action = match permit.secrets() {
@@ -199,7 +197,7 @@ impl Inspection {
             action => action,
         };
         let class = permit.judgement().class;
-        let exempt = exempt(policy, &target, &[Spot::Body { path: &path, field: None }]);
+        let exempt = exempt(policy, &target, &[Spot::Body { path, field: None }]);
         let scanner = Scanner::new(
             Arc::clone(&policy.secrets),
             policy.digest_key.clone(),
@@ -221,13 +219,12 @@ impl Inspection {
         Inspection {
             policy: Arc::clone(policy),
             target,
-            path,
+            shape: Shape::of(parts, head),
             inspector: Some(inspector),
             unseen,
             action: permit.secrets(),
             enforces,
             class,
-            content_type: parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned),
             start: Vec::new(),
             trailer_findings: Vec::new(),
         }
@@ -238,7 +235,7 @@ impl Inspection {
         if self.unseen && self.enforces {
             return Err(self.undecodable("its content encoding is not known, so it cannot be looked into"));
         }
-        let room = START.saturating_sub(self.start.len()).min(data.len());
+        let room = model::BODY_START.saturating_sub(self.start.len()).min(data.len());
         self.start.extend_from_slice(&data[..room]);
         let Some(inspector) = &mut self.inspector else {
             out.push(data);
@@ -320,13 +317,23 @@ impl Inspection {
         }
         if let Some(excerpt) = self.inspector.as_mut().and_then(BodyInspector::take_excerpt) {
             let (excerpt, truncated) = excerpt.finish(&self.policy.redactor);
-            let content_type = self.content_type.as_deref().map(|text| self.policy.redactor.text(text));
+            let content_type = self.shape.content_type.as_deref().map(|text| self.policy.redactor.text(text));
             progress.excerpt(BodyExcerpt { excerpt, truncated, content_type });
         }
-        if self.class == Class::Model
-            && let Some(model) = model_named(&self.path, &self.start)
-        {
-            progress.model(self.policy.redactor.text(model));
+        self.note_shape(progress);
+    }
+}
+
+impl Inspection {
+    /// The model that is asked for; for an unknown host what it is spoken to as, where the head did not tell yet.
+    fn note_shape(&self, progress: &Progress) {
+        if let Some(model) = self.shape.model(&self.start).and_then(|shape| shape.model) {
+            progress.model(self.policy.redactor.text(model.as_bytes()));
+        }
+        if self.class == Class::Unknown {
+            let told = self.shape.findings(&[]);
+            let more = self.shape.findings(&self.start).into_iter().filter(|finding| !told.contains(finding));
+            more.for_each(|finding| progress.find(finding));
         }
     }
 }
@@ -364,12 +371,77 @@ fn note(findings: &[Finding], action: SecretAction, enforces: bool, progress: &P
     }
 }
 
-/// What the shape of a request gives away about its destination.
+/// What the head of a request gives away: a push, a WebDAV-like detour, a protocol spoken to an unknown host.
 pub fn shapes(parts: &Parts, head: &Head, class: Class) -> Vec<Finding> {
-    let _ = (parts, head, class);
-    Vec::new()
+    let mut findings = Vec::new();
+    let (method, path) = (parts.method.as_str(), head.path.as_str());
+    if git::request(method, path, head.path.query()).is_some_and(|(request, _)| request.is_push()) {
+        findings.push(Finding::GitPush);
+    }
+    if METHOD_OVERRIDES.iter().any(|name| parts.headers.contains_key(*name)) {
+        findings.push(Finding::MethodOverride);
+    }
+    if asks_dns(parts, head) {
+        findings.push(Finding::DnsOverHttps);
+    }
+    if class == Class::Unknown {
+        findings.extend(Shape::of(parts, head).findings(&[]));
+    }
+    findings
 }
 
-fn model_named(_path: &str, _start: &[u8]) -> Option<String> {
-    None
+/// A DNS query in HTTP (RFC 8484, section 4.1).
+fn asks_dns(parts: &Parts, head: &Head) -> bool {
+    let message = |name| parts.headers.get(name).is_some_and(|value| value.as_bytes() == b"application/dns-message");
+    let query = head.path.query().unwrap_or_default();
+    message(CONTENT_TYPE)
+        || message(ACCEPT)
+        || (head.path.as_str().ends_with("/dns-query") && query.split('&').any(|pair| pair.starts_with("dns=")))
+}
+
+/// What the signs of a request tell about the protocol that is spoken in it.
+struct Shape {
+    method: String,
+    path: String,
+    content_type: Option<String>,
+    accept: Option<String>,
+    mcp_session: bool,
+    mcp_version: bool,
+}
+
+impl Shape {
+    fn of(parts: &Parts, head: &Head) -> Shape {
+        let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        Shape {
+            method: parts.method.as_str().to_owned(),
+            path: head.path.as_str().to_owned(),
+            content_type: text(CONTENT_TYPE).map(str::to_owned),
+            accept: text(ACCEPT).map(str::to_owned),
+            mcp_session: parts.headers.contains_key("mcp-session-id"),
+            mcp_version: parts.headers.contains_key("mcp-protocol-version"),
+        }
+    }
+
+    fn model<'a>(&'a self, body: &'a [u8]) -> Option<ModelShape<'a>> {
+        model::shape(&self.method, &self.path, self.content_type.as_deref(), body)
+    }
+
+    /// What is spoken to a host that is no known model or tool. `body` is its decoded beginning, as far as it was seen.
+    fn findings(&self, body: &[u8]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if let Some(shape) = self.model(body) {
+            findings.push(Finding::ModelShaped { api: shape.api.as_str().into() });
+        }
+        let signs = mcp::Signs {
+            method: &self.method,
+            session: self.mcp_session,
+            protocol_version: self.mcp_version,
+            accept: self.accept.as_deref(),
+            body,
+        };
+        if mcp::call(&signs).is_some() {
+            findings.push(Finding::McpShaped);
+        }
+        findings
+    }
 }

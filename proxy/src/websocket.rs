@@ -51,7 +51,7 @@ pub async fn open(
     };
     let progress = Arc::clone(entry.progress());
     progress.status(StatusCode::SWITCHING_PROTOCOLS.as_u16());
-    progress.sent.fetch_add(head.bytes, Ordering::Relaxed);
+    exchange::head_left(scope, &entry, head.bytes);
     let upstream = hyper::upgrade::on(&mut response);
     let (mut answer, _) = response.into_parts();
     exchange::clean_response(&mut answer.headers);

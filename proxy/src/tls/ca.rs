@@ -4,6 +4,7 @@
 //! way on without it: a gateway that cannot read its tunnels would have to relay them unread.
 
 use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -214,7 +215,7 @@ impl Authority {
 
 fn lock(data_dir: &Path) -> Result<File, FolderError> {
     let path = data_dir.join(LOCK);
-    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let open = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
     open.and_then(|file| file.lock().map(|()| file)).map_err(FolderError::io(&path))
 }
 

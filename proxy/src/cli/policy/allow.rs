@@ -174,7 +174,7 @@ fn explain(policy: &Policy, target: &Target) -> Explanation {
     let agent = AgentName::anonymous();
     let path = RequestPath::parse(b"/").ok();
     let request =
-        Request { agent: &agent, kind: Kind::Http, target, method: "GET", path: path.as_ref(), upload: 0 };
+        Request { agent: &agent, kind: Kind::Http, target, method: "GET", path: path.as_ref(), upload: 0, observe: false };
     policy.explain(&request, &Usage::default(), &Grants::none(), jiff::Timestamp::now().as_microsecond())
 }
 

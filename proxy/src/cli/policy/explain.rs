@@ -58,6 +58,7 @@ pub(super) fn run(arguments: &Explain, context: &Context) -> Result<Exit, Failur
         method: &arguments.method,
         path: Some(&path),
         upload: arguments.bytes,
+        observe: false,
     };
     let now = jiff::Timestamp::now().as_microsecond();
     let explanation = policy.explain(&request, &Usage::default(), &Grants::none(), now);
