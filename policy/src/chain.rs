@@ -284,7 +284,7 @@ mod tests {
                 "deleted, and the rest renumbered",
                 |c| {
                     c.remove(4);
-                    c[4..].iter_mut().for_each(|r| r.seq -= 1)
+                    c[4..].iter_mut().for_each(|r| r.seq -= 1);
                 },
                 5,
                 Problem::Altered,
@@ -295,7 +295,7 @@ mod tests {
                 |c| {
                     let mut r = c[0].clone();
                     r.seq = 11;
-                    c.push(r)
+                    c.push(r);
                 },
                 11,
                 Problem::Altered,
@@ -306,7 +306,7 @@ mod tests {
                 |c| {
                     c.swap(3, 4);
                     c[3].seq = 4;
-                    c[4].seq = 5
+                    c[4].seq = 5;
                 },
                 4,
                 Problem::Altered,
@@ -317,7 +317,7 @@ mod tests {
                     let mut r = c[3].clone();
                     r.seq = 11;
                     r.hash = Hash::ZERO.link(r.canonical.as_bytes()).as_bytes().to_vec();
-                    c.push(r)
+                    c.push(r);
                 },
                 11,
                 Problem::Altered,

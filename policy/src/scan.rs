@@ -16,8 +16,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use crate::record::Finding;
-pub use crate::verdict::SecretAction;
 use crate::secret::{Class, Exempt, Hit, LOOK_BEHIND, Search, Secrets, Step, View, mask};
+pub use crate::verdict::SecretAction;
 
 /// Where in a request something stands. Displays as the `where` of a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

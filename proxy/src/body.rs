@@ -25,6 +25,7 @@ use crate::head::Head;
 use crate::inspect::{Inspection, Refused};
 
 /// The body of a response to the client.
+#[expect(clippy::large_enum_variant, reason = "nearly every body is a download, and it is not moved about")]
 pub enum ReplyBody {
     /// Words of our own.
     Full(Full<Bytes>),
@@ -54,7 +55,10 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = DownloadBroken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadBroken>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadBroken>>> {
         match self.get_mut() {
             ReplyBody::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             ReplyBody::Download(body) => Pin::new(body).poll_frame(cx),
@@ -162,7 +166,9 @@ impl Meter {
         self.find(self.counted + more, limit, of);
         if self.enforces {
             let what = match reason {
-                Reason::UploadTooLarge => format!("it sends more than the {limit} bytes the policy allows at once"),
+                Reason::UploadTooLarge => {
+                    format!("it sends more than the {limit} bytes the policy allows at once")
+                }
                 _ => format!("more was sent lately than the {limit} bytes the policy allows"),
             };
             self.progress.stop(reason, what);
@@ -234,8 +240,15 @@ impl Upload {
             return Upload::empty();
         }
         let inspection = Inspection::new(&scope.gateway.config, policy, permit, parts, head);
-        let state =
-            UploadState { body, meter, inspection, ready: Default::default(), trailers: None, ended: false, untouched: true };
+        let state = UploadState {
+            body,
+            meter,
+            inspection,
+            ready: Default::default(),
+            trailers: None,
+            ended: false,
+            untouched: true,
+        };
         Upload { state: Some(Box::new(state)) }
     }
 }
@@ -255,7 +268,9 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.state.as_ref().is_none_or(|state| state.ended && state.ready.is_empty() && state.trailers.is_none())
+        self.state
+            .as_ref()
+            .is_none_or(|state| state.ended && state.ready.is_empty() && state.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -331,7 +346,9 @@ impl UploadState {
 
     /// Trailers count and are looked into like a head; those that would change the head's meaning are dropped.
     fn take_trailers(&mut self, mut trailers: HeaderMap) -> Result<(), UploadBroken> {
-        for name in ["host", "content-length", "transfer-encoding", "content-encoding", "authorization", "trailer"] {
+        for name in
+            ["host", "content-length", "transfer-encoding", "content-encoding", "authorization", "trailer"]
+        {
             trailers.remove(name);
         }
         let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -405,7 +422,10 @@ impl Body for Download {
     type Data = Bytes;
     type Error = DownloadBroken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DownloadBroken>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadBroken>>> {
         let this = self.get_mut();
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {

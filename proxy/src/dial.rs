@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::ParentProxy;
+use crate::metrics::Metrics;
 use crate::resolve::{ResolveError, Resolver};
 
 /// A second address is tried when the first has not answered within this time (RFC 8305, section 5).
@@ -32,6 +33,8 @@ pub struct Dialer {
     pub timeout: Duration,
     /// A proxy that connections go through instead.
     pub parent: Option<ParentProxy>,
+    /// Where handshakes are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A connection and where it leads.
@@ -97,11 +100,13 @@ impl Dialer {
         let deadline = Instant::now() + self.timeout;
         let tcp = self.tcp(target, rules).await?;
         let handshake = TlsConnector::from(Arc::clone(tls)).connect(server_name(target), tcp.stream);
-        match tokio::time::timeout_at(deadline.into(), handshake).await {
+        let shaken = match tokio::time::timeout_at(deadline.into(), handshake).await {
             Err(_) => Err(DialError::Timeout),
             Ok(Err(error)) => Err(DialError::Tls(error)),
             Ok(Ok(stream)) => Ok(Dialled { stream, address: tcp.address }),
-        }
+        };
+        self.metrics.upstream_handshake(shaken.is_ok());
+        shaken
     }
 
     async fn tcp_unlimited(

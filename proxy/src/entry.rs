@@ -14,6 +14,7 @@ use ulid::Ulid;
 use crate::audit::AuditUnavailable;
 use crate::clock;
 use crate::gateway::Gateway;
+use crate::metrics::InFlight;
 
 /// A committed decision whose outcome is still to come. Dropping it records that the client went.
 pub struct Entry {
@@ -22,6 +23,7 @@ pub struct Entry {
     progress: Arc<Progress>,
     started: Instant,
     done: bool,
+    _in_flight: InFlight,
 }
 
 /// What happens while bytes move, written by the two bodies and read when the exchange ends.
@@ -132,7 +134,8 @@ impl Entry {
             gateway.metrics.decided(decision.class, Action::Deny, Reason::AuditUnavailable);
             return Err(error);
         }
-        Ok(Entry { gateway: Arc::clone(gateway), decision, progress, started, done: false })
+        let _in_flight = gateway.metrics.began();
+        Ok(Entry { gateway: Arc::clone(gateway), decision, progress, started, done: false, _in_flight })
     }
 
     /// Identifier of the decision.
@@ -153,6 +156,11 @@ impl Entry {
     /// Class of the destination.
     pub fn class(&self) -> policy::verdict::Class {
         self.decision.class
+    }
+
+    /// Time since the exchange began.
+    pub fn elapsed(&self) -> std::time::Duration {
+        self.started.elapsed()
     }
 
     /// Milliseconds since the exchange began.
@@ -182,12 +190,13 @@ impl Entry {
             Some(stop) => (last_action(stop.reason, first), stop.reason),
             None => (first, self.decision.reason),
         };
-        let kind = match kind {
-            OutcomeKind::Completed | OutcomeKind::Abandoned if refuses(state.stop.as_ref()) => {
-                if sent == 0 { OutcomeKind::Denied } else { OutcomeKind::Cut }
-            }
-            other => other,
-        };
+        let kind =
+            match kind {
+                OutcomeKind::Completed | OutcomeKind::Abandoned if refuses(state.stop.as_ref()) => {
+                    if sent == 0 { OutcomeKind::Denied } else { OutcomeKind::Cut }
+                }
+                other => other,
+            };
         let would_stop = state.would.filter(|_| state.stop.is_none());
         let mut timing = state.timing;
         timing.total = milliseconds(self.started);
@@ -196,7 +205,11 @@ impl Entry {
             time: clock::now(),
             outcome: kind,
             action,
-            reason: if would_stop.is_some() && self.decision.mode == Mode::Observe { Reason::AllowedByObserve } else { reason },
+            reason: if would_stop.is_some() && self.decision.mode == Mode::Observe {
+                Reason::AllowedByObserve
+            } else {
+                reason
+            },
             decided: (action != first).then_some(first),
             would: self.decision.would.or(would_stop.map(|_| Action::Deny)),
             would_reason: self.decision.would_reason.or(would_stop),
@@ -231,7 +244,10 @@ fn refuses(stop: Option<&Stop>) -> bool {
 pub fn is_failure(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::UpstreamUnreachable | Reason::UpstreamTlsFailed | Reason::UpstreamTimeout | Reason::NameNotFound
+        Reason::UpstreamUnreachable
+            | Reason::UpstreamTlsFailed
+            | Reason::UpstreamTimeout
+            | Reason::NameNotFound
     )
 }
 

@@ -88,7 +88,8 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
         Ok(head) => head,
         Err(bad) => {
             let BadHead { refusal, target } = *bad;
-            return refuse(scope, Subject::of(&parts, target, Some(client)), &refusal, audience, started).await;
+            return refuse(scope, Subject::of(&parts, target, Some(client)), &refusal, audience, started)
+                .await;
         }
     };
     let policy = scope.gateway.policy();
@@ -125,6 +126,7 @@ async fn client_of(scope: &Scope, headers: &HeaderMap) -> Result<Client, Refusal
 /// Decides for each method the request may be taken for; the strictest verdict counts.
 fn decide(scope: &Scope, policy: &CurrentPolicy, client: &Client, head: &Head) -> Verdict {
     let upload = head.bytes + head.declared.unwrap_or(0);
+    let began = Instant::now();
     let usage = scope.gateway.usage(&client.agent, &head.target.host);
     let now = clock::now();
     let one = |method: &str| {
@@ -140,7 +142,9 @@ fn decide(scope: &Scope, policy: &CurrentPolicy, client: &Client, head: &Head) -
         policy.rules.decide(&request, &usage, &scope.gateway.grants(), now)
     };
     let verdicts = head.methods.iter().map(|method| one(method));
-    verdicts.reduce(stricter).unwrap_or_else(|| one(""))
+    let verdict = verdicts.reduce(stricter).unwrap_or_else(|| one(""));
+    scope.gateway.metrics.decide_took(began.elapsed());
+    verdict
 }
 
 fn stricter(one: Verdict, other: Verdict) -> Verdict {
@@ -187,7 +191,10 @@ async fn send(
     if let Some(place) = secrets.misplaced.filter(|_| request.permit.secrets() != SecretAction::Alert) {
         if request.permit.enforces() {
             // Overwriting a part of the head would make it another request, so masking stops here too.
-            let what = format!("it holds a secret in its {place} that does not belong at {}", request.head.target.host);
+            let what = format!(
+                "it holds a secret in its {place} that does not belong at {}",
+                request.head.target.host
+            );
             return stop(entry, Refusal::plain(Reason::SecretFound, what), &request, &subject);
         }
         entry.progress().would_stop(Reason::SecretFound);
@@ -197,7 +204,8 @@ async fn send(
         return websocket::open(scope, policy, subject, entry, request_for_websocket(request)).await;
     }
     let offer = Offer::Any;
-    let upload = Upload::new(scope, policy, &request.permit, &request.parts, &request.head, request.body, &entry);
+    let upload =
+        Upload::new(scope, policy, &request.permit, &request.parts, &request.head, request.body, &entry);
     let outgoing = match outgoing(&request.parts, &request.head, upload) {
         Ok(outgoing) => outgoing,
         Err(error) => {
@@ -260,9 +268,15 @@ pub async fn forward(
     offer: Offer,
 ) -> Result<Response<Incoming>, Failure> {
     let progress = Arc::clone(entry.progress());
-    let connected = Arc::clone(&progress);
-    let sending = policy.forwarder.send(permit, request, offer, move |via| {
-        connected.upstream(via.address, via.take_connect_ms());
+    let metrics = &scope.gateway.metrics;
+    // What the gateway itself adds before the destination hears of the request.
+    metrics.overhead(entry.elapsed());
+    let sending = policy.forwarder.send(permit, request, offer, |via| {
+        let connect = via.take_connect_time();
+        if let Some(time) = connect {
+            metrics.connect_took(time);
+        }
+        progress.upstream(via.address, connect.map(|time| time.as_micros() as f64 / 1000.0));
     });
     let timeout = scope.gateway.config.upstream.response_timeout;
     let sent = tokio::select! {
@@ -303,7 +317,9 @@ impl Failure {
         match self {
             Failure::Stopped(reason, what) => Refusal::plain(reason, what),
             Failure::Refused(refusal) => refusal,
-            Failure::Timeout => Refusal::plain(Reason::UpstreamTimeout, format!("{host} did not answer in time")),
+            Failure::Timeout => {
+                Refusal::plain(Reason::UpstreamTimeout, format!("{host} did not answer in time"))
+            }
             Failure::Broken => {
                 Refusal::plain(Reason::UpstreamUnreachable, format!("{host} broke the connection off"))
             }
@@ -315,9 +331,10 @@ impl Failure {
 pub fn dial_refusal(error: &DialError, target: &Target) -> Refusal {
     let host = &target.host;
     let (reason, what) = match error {
-        DialError::Forbidden { class, .. } => {
-            (Reason::AddressForbidden, format!("{host} leads to an address that may not be dialled ({class})"))
-        }
+        DialError::Forbidden { class, .. } => (
+            Reason::AddressForbidden,
+            format!("{host} leads to an address that may not be dialled ({class})"),
+        ),
         DialError::Own(_) => (Reason::AddressForbidden, format!("{host} leads back to this gateway")),
         DialError::Resolve(ResolveError::NotFound) => {
             (Reason::NameNotFound, format!("the name {host} does not resolve"))
@@ -328,10 +345,13 @@ pub fn dial_refusal(error: &DialError, target: &Target) -> Refusal {
         DialError::Connect(_) | DialError::Parent(_) => {
             (Reason::UpstreamUnreachable, format!("{host} port {} accepts no connection", target.port))
         }
-        DialError::Tls(_) => {
-            (Reason::UpstreamTlsFailed, format!("the TLS handshake with {host} failed: its certificate is not trusted or does not fit"))
+        DialError::Tls(_) => (
+            Reason::UpstreamTlsFailed,
+            format!("the TLS handshake with {host} failed: its certificate is not trusted or does not fit"),
+        ),
+        DialError::Timeout => {
+            (Reason::UpstreamTimeout, format!("{host} did not accept a connection in time"))
         }
-        DialError::Timeout => (Reason::UpstreamTimeout, format!("{host} did not accept a connection in time")),
     };
     Refusal::plain(reason, what)
 }
@@ -387,7 +407,8 @@ fn response_head_bytes(headers: &HeaderMap) -> u64 {
 pub fn clean_response(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     headers.remove(ALT_SVC);
-    let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADER_PREFIX)).cloned().collect();
+    let own: Vec<_> =
+        headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADER_PREFIX)).cloned().collect();
     for name in own {
         headers.remove(name);
     }
@@ -478,7 +499,8 @@ pub async fn refuse(
     started: Instant,
 ) -> Response<ReplyBody> {
     let close = closes(&subject, refusal);
-    let refusal = Refusal { destination: subject.target.as_ref().map(ToString::to_string), ..refusal.clone() };
+    let refusal =
+        Refusal { destination: subject.target.as_ref().map(ToString::to_string), ..refusal.clone() };
     match record_refusal(scope, subject.clone(), &refusal, started).await {
         Some(entry) => answer_refusal(entry, &refusal, OutcomeKind::Denied, audience, close),
         None => unrecorded(audience, &subject),
@@ -493,7 +515,12 @@ fn closes(subject: &Subject, refusal: &Refusal) -> bool {
 }
 
 /// Records a request that was refused before it could be decided; `None` where it cannot be recorded.
-pub async fn record_refusal(scope: &Scope, subject: Subject, refusal: &Refusal, started: Instant) -> Option<Entry> {
+pub async fn record_refusal(
+    scope: &Scope,
+    subject: Subject,
+    refusal: &Refusal,
+    started: Instant,
+) -> Option<Entry> {
     let policy = scope.gateway.policy();
     let (class, service) = match &subject.target {
         Some(target) => {
@@ -596,7 +623,10 @@ fn decision(policy: &CurrentPolicy, subject: &Subject, judgement: &Judgement) ->
         id: Ulid::new(),
         time: clock::now(),
         session: subject.client.as_ref().and_then(|client| client.session),
-        agent: subject.client.as_ref().map_or_else(policy::identity::AgentName::anonymous, |c| c.agent.clone()),
+        agent: subject
+            .client
+            .as_ref()
+            .map_or_else(policy::identity::AgentName::anonymous, |c| c.agent.clone()),
         owner: subject.client.as_ref().and_then(|client| client.owner.clone()),
         kind: subject.kind,
         class: judgement.class,

@@ -26,7 +26,6 @@ use crate::body::Upload;
 use crate::dial::{DialError, Dialer};
 use crate::tls::UpstreamTls;
 
-
 /// How long an unused connection is kept for the next request.
 const POOL_IDLE: Duration = Duration::from_secs(60);
 /// How many unused connections are kept for one destination.
@@ -61,9 +60,9 @@ pub struct Via {
 
 impl Via {
     /// How long connecting took, for the first who asks.
-    pub fn take_connect_ms(&self) -> Option<f64> {
+    pub fn take_connect_time(&self) -> Option<Duration> {
         let first = !self.used.swap(true, Ordering::Relaxed);
-        first.then(|| self.connect.as_micros() as f64 / 1000.0)
+        first.then_some(self.connect)
     }
 }
 
@@ -167,7 +166,7 @@ impl Service<Uri> for Connector {
             let policy = Arc::clone(&this.policy);
             let (stream, address) = if target.scheme == Scheme::Https {
                 let dialled = this.dialer.tls(&target, policy.addresses(), &this.tls).await?;
-                (Transport::Tls(TokioIo::new(dialled.stream)), dialled.address)
+                (Transport::Tls(Box::new(TokioIo::new(dialled.stream))), dialled.address)
             } else {
                 let dialled = this.dialer.tcp(&target, policy.addresses()).await?;
                 (Transport::Clear(TokioIo::new(dialled.stream)), dialled.address)
@@ -194,7 +193,7 @@ pub struct UpstreamStream {
 
 enum Transport {
     Clear(TokioIo<TcpStream>),
-    Tls(TokioIo<TlsStream<TcpStream>>),
+    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
 impl Connection for UpstreamStream {
@@ -219,7 +218,11 @@ macro_rules! delegate {
 }
 
 impl Read for UpstreamStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
         delegate!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }

@@ -217,12 +217,21 @@ impl Gateway {
         for finding in decision.findings.iter().chain(&outcome.findings) {
             self.metrics.found(finding);
         }
+        let excerpt = outcome.body.as_ref().map(|body| &body.excerpt);
+        for text in [decision.path.as_ref(), decision.host.as_ref(), excerpt].into_iter().flatten() {
+            redactions(text.as_str()).for_each(|name| self.metrics.redacted(name, 1));
+        }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Counts are whole after any panic.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The names of what was taken out of a text.
+fn redactions(text: &str) -> impl Iterator<Item = &str> {
+    text.split("[redacted:").skip(1).filter_map(|rest| rest.split_once(']')).map(|(name, _)| name)
 }
 
 impl CurrentPolicy {

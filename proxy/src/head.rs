@@ -115,10 +115,10 @@ fn check_authorities(parts: &Parts, target: &Target) -> Result<(), Refusal> {
     }
     let mut named = false;
     if let Some(authority) = parts.uri.authority() {
-        if let Some(scheme) = parts.uri.scheme_str() {
-            if scheme != target.scheme.as_str() {
-                return Err(mismatch(target));
-            }
+        if let Some(scheme) = parts.uri.scheme_str()
+            && scheme != target.scheme.as_str()
+        {
+            return Err(mismatch(target));
         }
         same_authority(authority.as_str().as_bytes(), target)?;
         named = true;

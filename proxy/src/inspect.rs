@@ -5,19 +5,19 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use policy::catalogue::Spot;
 use policy::decode::{BodyInspector, DecodeLimits, Encoding, Refusal, Undecodable};
 use policy::model::{self, ModelShape};
 use policy::record::{BodyExcerpt, Finding};
 use policy::redact::Excerpt;
-use policy::{git, mcp};
 use policy::scan::{Place, Scanner, scan_field};
 use policy::secret::{Detector, Exempt, KnownId};
 use policy::target::Target;
 use policy::verdict::{Class, Permit, Reason, SecretAction};
+use policy::{git, mcp};
 
 use crate::config::Config;
 use crate::entry::Progress;
@@ -85,7 +85,12 @@ impl HeadLook<'_> {
             Ok(scanned) => scanned.findings,
             // Alert never stops; if it did, the field would have to be taken for a secret.
             Err(found) => {
-                vec![Finding::Secret { detector: found.detector, count: 1, place: place.to_string().into(), key: found.key }]
+                vec![Finding::Secret {
+                    detector: found.detector,
+                    count: 1,
+                    place: place.to_string().into(),
+                    key: found.key,
+                }]
             }
         }
     }
@@ -142,10 +147,16 @@ fn basic_credentials(value: &[u8]) -> Option<Vec<u8>> {
 fn exempt(policy: &CurrentPolicy, target: &Target, spots: &[Spot<'_>]) -> Exempt {
     let service = policy.rules.catalogue().classify(&target.host, target.port).service;
     let takes = |detector: &Detector| {
-        service.is_some_and(|service| spots.iter().any(|spot| service.takes(detector.name(), &target.host, spot)))
+        service.is_some_and(|service| {
+            spots.iter().any(|spot| service.takes(detector.name(), &target.host, spot))
+        })
     };
-    let known = (0..).zip(&policy.known_sources).filter(|(_, source)| policy.rules.known_belongs(**source, target));
-    Exempt { detectors: Detector::all().filter(takes).collect(), known: known.map(|(id, _)| KnownId(id)).collect() }
+    let known =
+        (0..).zip(&policy.known_sources).filter(|(_, source)| policy.rules.known_belongs(**source, target));
+    Exempt {
+        detectors: Detector::all().filter(takes).collect(),
+        known: known.map(|(id, _)| KnownId(id)).collect(),
+    }
 }
 
 /// A scanner for a stream of a permitted request that is not its body.
@@ -198,13 +209,8 @@ impl Inspection {
         };
         let class = permit.judgement().class;
         let exempt = exempt(policy, &target, &[Spot::Body { path, field: None }]);
-        let scanner = Scanner::new(
-            Arc::clone(&policy.secrets),
-            policy.digest_key.clone(),
-            action,
-            exempt,
-            Place::Body,
-        );
+        let scanner =
+            Scanner::new(Arc::clone(&policy.secrets), policy.digest_key.clone(), action, exempt, Place::Body);
         let limits = DecodeLimits {
             decoded_bytes: config.limits.decoded_bytes,
             ratio: u32::try_from(config.limits.decoded_ratio).unwrap_or(u32::MAX),
@@ -257,7 +263,10 @@ impl Inspection {
             Ok(()) => Ok(()),
             Err(Refusal::Secret(found)) => Err(Refused {
                 reason: Reason::SecretFound,
-                what: format!("it holds a secret (`{}`) in its {} that does not belong at {}", found.detector, found.place, self.target.host),
+                what: format!(
+                    "it holds a secret (`{}`) in its {} that does not belong at {}",
+                    found.detector, found.place, self.target.host
+                ),
             }),
             Err(refusal) if self.enforces => {
                 let what = format!("it cannot be looked into: {refusal}");
@@ -296,7 +305,10 @@ impl Inspection {
         match misplaced {
             Some(place) if self.enforces && self.action != SecretAction::Alert => Err(Refused {
                 reason: Reason::SecretFound,
-                what: format!("it holds a secret in its {place} that does not belong at {}", self.target.host),
+                what: format!(
+                    "it holds a secret in its {place} that does not belong at {}",
+                    self.target.host
+                ),
             }),
             _ => Ok(()),
         }
@@ -392,11 +404,13 @@ pub fn shapes(parts: &Parts, head: &Head, class: Class) -> Vec<Finding> {
 
 /// A DNS query in HTTP (RFC 8484, section 4.1).
 fn asks_dns(parts: &Parts, head: &Head) -> bool {
-    let message = |name| parts.headers.get(name).is_some_and(|value| value.as_bytes() == b"application/dns-message");
+    let message =
+        |name| parts.headers.get(name).is_some_and(|value| value.as_bytes() == b"application/dns-message");
     let query = head.path.query().unwrap_or_default();
     message(CONTENT_TYPE)
         || message(ACCEPT)
-        || (head.path.as_str().ends_with("/dns-query") && query.split('&').any(|pair| pair.starts_with("dns=")))
+        || (head.path.as_str().ends_with("/dns-query")
+            && query.split('&').any(|pair| pair.starts_with("dns=")))
 }
 
 /// What the signs of a request tell about the protocol that is spoken in it.

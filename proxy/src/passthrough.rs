@@ -48,7 +48,9 @@ pub async fn open(
             entry.progress().upstream(dialled.address, Some(crate::entry::milliseconds(started)));
             dialled.stream
         }
-        Err(error) => return exchange::fail(entry, &exchange::dial_refusal(&error, permit.target()), audience),
+        Err(error) => {
+            return exchange::fail(entry, &exchange::dial_refusal(&error, permit.target()), audience);
+        }
     };
     entry.progress().status(200);
     let scope = scope.clone();
@@ -62,7 +64,13 @@ pub async fn open(
     Response::new(ReplyBody::empty())
 }
 
-async fn relay(scope: &Scope, permit: &Permit, entry: Entry, mut client: Rewind<Stream>, upstream: TcpStream) {
+async fn relay(
+    scope: &Scope,
+    permit: &Permit,
+    entry: Entry,
+    mut client: Rewind<Stream>,
+    upstream: TcpStream,
+) {
     let deadline = scope.gateway.config.limits.header_timeout;
     let hello = tokio::time::timeout(deadline, read_hello(&mut client)).await;
     let (hello, named) = match hello {
@@ -75,7 +83,10 @@ async fn relay(scope: &Scope, permit: &Permit, entry: Entry, mut client: Rewind<
     if named.as_ref() != Some(&permit.target().host) {
         let _ = client.write_all(&UNRECOGNIZED_NAME).await;
         let _ = client.shutdown().await;
-        entry.progress().stop(Reason::AuthorityMismatch, "the server name of its TLS hello is not the host of the CONNECT");
+        entry.progress().stop(
+            Reason::AuthorityMismatch,
+            "the server name of its TLS hello is not the host of the CONNECT",
+        );
         return entry.finish(OutcomeKind::Denied);
     }
     let meter = Meter::new(&scope.gateway, permit, &entry, 0);
@@ -98,7 +109,8 @@ async fn read_hello(client: &mut Rewind<Stream>) -> Option<(Bytes, Option<Host>)
             acceptor.read_tls(&mut fresh).ok()?;
         }
         if let Some(accepted) = acceptor.accept().ok()? {
-            let name = accepted.client_hello().server_name().and_then(|name| Host::parse(name.as_bytes()).ok());
+            let name =
+                accepted.client_hello().server_name().and_then(|name| Host::parse(name.as_bytes()).ok());
             return Some((seen.freeze(), name));
         }
     }
@@ -158,4 +170,3 @@ pub async fn nothing_moves(progress: &crate::entry::Progress, idle: Duration) {
         }
     }
 }
-

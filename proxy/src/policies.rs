@@ -70,9 +70,9 @@ pub fn make_starter(config: &Config) -> Result<(), FolderError> {
 pub fn digest_key(data_dir: &Path) -> anyhow::Result<DigestKey> {
     let path = data_dir.join("digest.key");
     if let Some(bytes) = folder::read_secret(&path)? {
-        let key: [u8; 32] = bytes
-            .try_into()
-            .map_err(|_| anyhow::anyhow!("`{}` is not a key of 32 bytes; restore or remove it", path.display()))?;
+        let key: [u8; 32] = bytes.try_into().map_err(|_| {
+            anyhow::anyhow!("`{}` is not a key of 32 bytes; restore or remove it", path.display())
+        })?;
         return Ok(DigestKey::new(key));
     }
     let mut key = [0; 32];
@@ -125,7 +125,9 @@ fn known(rules: &Policy, environment: Environment<'_>, warnings: &mut Vec<String
                             values.push(known);
                             sources.push(number);
                         }
-                        Err(skipped) => warnings.push(format!("{place}: `{name}` is not looked for: {skipped}")),
+                        Err(skipped) => {
+                            warnings.push(format!("{place}: `{name}` is not looked for: {skipped}"));
+                        }
                     }
                 }
             }
@@ -135,7 +137,11 @@ fn known(rules: &Policy, environment: Environment<'_>, warnings: &mut Vec<String
     (Secrets::new(values), sources)
 }
 
-fn read_known(from: &KnownFrom, beside: &Path, environment: Environment<'_>) -> io::Result<Vec<(String, String)>> {
+fn read_known(
+    from: &KnownFrom,
+    beside: &Path,
+    environment: Environment<'_>,
+) -> io::Result<Vec<(String, String)>> {
     match from {
         KnownFrom::Env(name) => {
             let value = environment(name).ok_or_else(|| io::Error::other("the variable is not set"))?;
@@ -158,7 +164,8 @@ fn dotenv(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
         let line = line.trim();
         let line = line.strip_prefix("export ").unwrap_or(line);
         let (name, value) = line.split_once('=')?;
-        let plain = !name.is_empty() && name.trim_end().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let plain =
+            !name.is_empty() && name.trim_end().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         plain.then(|| (name.trim_end().to_owned(), unquote(value.trim())))
     })
 }
@@ -180,7 +187,8 @@ impl Fingerprint {
     /// Looks at the files as they are now. A missing file shows too.
     pub fn take(config: &Config) -> Fingerprint {
         let files = config.policy_files().unwrap_or_default();
-        let seen = |path: &Path| fs::metadata(path).ok().and_then(|file| Some((file.len(), file.modified().ok()?)));
+        let seen =
+            |path: &Path| fs::metadata(path).ok().and_then(|file| Some((file.len(), file.modified().ok()?)));
         Fingerprint(files.into_iter().map(|path| (path.clone(), seen(&path))).collect())
     }
 }
@@ -191,7 +199,8 @@ mod tests {
 
     #[test]
     fn dotenv_lines_are_read_as_libraries_read_them() {
-        let text = "# c\nA=1\nexport B = two words # note\nC=\"quoted # not a note\"\nD='single'\nnot a line\n=x\n";
+        let text =
+            "# c\nA=1\nexport B = two words # note\nC=\"quoted # not a note\"\nD='single'\nnot a line\n=x\n";
         let pairs: Vec<_> = dotenv(text).collect();
         let expected = [("A", "1"), ("B", "two words"), ("C", "quoted # not a note"), ("D", "single")];
         assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));

@@ -112,7 +112,7 @@ async fn build(
     let ledger = rebuild_windows(&store, loaded.rules.window_seconds()).await?;
     let upstream = UpstreamTls::new(&config.upstream.ca_files)?;
     let (listeners, admin) = bind(&config).await?;
-    let dialer = dialer(&config, listeners.iter().chain([&admin]))?;
+    let dialer = dialer(&config, &metrics, listeners.iter().chain([&admin]))?;
     let gateway = Gateway::new(Parts {
         config,
         metrics,
@@ -158,13 +158,19 @@ async fn bind(config: &Config) -> anyhow::Result<(Vec<Listener>, Listener)> {
     Ok((listeners, Listener::bind(&config.admin).await?))
 }
 
-fn dialer<'a>(config: &Config, listeners: impl Iterator<Item = &'a Listener>) -> anyhow::Result<Arc<Dialer>> {
-    let hosts = config.dns.hosts.iter().map(|(host, addresses)| (host.to_string(), addresses.clone())).collect();
+fn dialer<'a>(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    listeners: impl Iterator<Item = &'a Listener>,
+) -> anyhow::Result<Arc<Dialer>> {
+    let hosts =
+        config.dns.hosts.iter().map(|(host, addresses)| (host.to_string(), addresses.clone())).collect();
     Ok(Arc::new(Dialer {
         resolver: Resolver::new(&config.dns.servers, hosts, config.dns.timeout)?,
         own: listeners.filter_map(Listener::address).collect(),
         timeout: config.upstream.connect_timeout,
         parent: config.upstream.proxy.clone(),
+        metrics: Arc::clone(metrics),
     }))
 }
 

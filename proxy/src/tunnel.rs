@@ -37,8 +37,22 @@ const TLS_HANDSHAKE: u8 = 0x16;
 pub const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
 /// Methods by which clear HTTP in a tunnel is known.
 const METHODS: [&str; 16] = [
-    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "PROPPATCH",
-    "MKCOL", "COPY", "MOVE", "REPORT", "SEARCH",
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "TRACE",
+    "CONNECT",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "REPORT",
+    "SEARCH",
 ];
 
 /// Answers a CONNECT. A readable tunnel is answered 200 before anything is dialled; its requests are decided
@@ -58,7 +72,14 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
     let target = match read_target(&parts) {
         Ok(target) => target,
         Err(refusal) => {
-            return exchange::refuse(scope, Subject::connect(None, Some(client)), &refusal, audience, started).await;
+            return exchange::refuse(
+                scope,
+                Subject::connect(None, Some(client)),
+                &refusal,
+                audience,
+                started,
+            )
+            .await;
         }
     };
     let Some(slot) = scope.gateway.slots.claim(&client.agent) else {
@@ -71,11 +92,11 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
     if policy.rules.passthrough(&tunnel.target) {
         return passthrough::open(scope, tunnel, upgrade, audience, started).await;
     }
-    if scope.gateway.config.refuse == RefuseMode::Connect {
-        if let Some(refusal) = exchange::unreachable(&policy, &tunnel) {
-            let subject = Subject::connect(Some(tunnel.target), Some(tunnel.client));
-            return exchange::refuse(scope, subject, &refusal, audience, started).await;
-        }
+    if scope.gateway.config.refuse == RefuseMode::Connect
+        && let Some(refusal) = exchange::unreachable(&policy, &tunnel)
+    {
+        let subject = Subject::connect(Some(tunnel.target), Some(tunnel.client));
+        return exchange::refuse(scope, subject, &refusal, audience, started).await;
     }
     let scope = Scope { tunnel: Some(tunnel.clone()), ..scope.clone() };
     let tasks = scope.gateway.tasks.clone();
@@ -227,7 +248,8 @@ async fn decrypt(scope: Scope, tunnel: Tunnel, stream: Rewind<Rewind<Stream>>) {
         Ok(config) => config,
         Err(error) => {
             tracing::error!(%error, "cannot make a certificate");
-            return close_unread(&scope, &tunnel, Reason::ClientTlsFailed, "no certificate could be made").await;
+            return close_unread(&scope, &tunnel, Reason::ClientTlsFailed, "no certificate could be made")
+                .await;
         }
     };
     match tokio::time::timeout_at(deadline, hello.into_stream(config)).await {

@@ -54,7 +54,8 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<Exit, Failu
     };
     let config = context.config_with(&flags)?;
     logging::start(config.log_format, config.verbosity);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
     let options = Options { until_idle: arguments.until_idle, environment: &variable };
     let data_dir = config.data_dir.clone();
     let served = runtime.block_on(serve(config, options, |running| announce(running, &data_dir)));
@@ -68,7 +69,7 @@ fn announce(running: &Running, data_dir: &Path) {
     // Whoever started us may not read: that is no reason to stop.
     let _ = output::text(&format!("proxy {}\nadmin {}\n", running.proxy_url(), running.admin_url()));
     let bundle = data_dir.join("bundle.pem");
-    output::note(&format!(
+    output::note(format!(
         "\nOutgate is ready. In another terminal, start an agent behind it:\n\n    outgate run -- claude\n\n\
          or point any program at it (`outgate env` prints more variables):\n\n    \
          export HTTPS_PROXY={proxy} HTTP_PROXY={proxy} SSL_CERT_FILE={bundle}\n    \

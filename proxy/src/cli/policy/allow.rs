@@ -173,8 +173,15 @@ fn is_named(policy: &Policy, name: &str, host: &Host) -> bool {
 fn explain(policy: &Policy, target: &Target) -> Explanation {
     let agent = AgentName::anonymous();
     let path = RequestPath::parse(b"/").ok();
-    let request =
-        Request { agent: &agent, kind: Kind::Http, target, method: "GET", path: path.as_ref(), upload: 0, observe: false };
+    let request = Request {
+        agent: &agent,
+        kind: Kind::Http,
+        target,
+        method: "GET",
+        path: path.as_ref(),
+        upload: 0,
+        observe: false,
+    };
     policy.explain(&request, &Usage::default(), &Grants::none(), jiff::Timestamp::now().as_microsecond())
 }
 
