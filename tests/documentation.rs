@@ -31,8 +31,10 @@ fn every_setting_is_explained() {
     let page = fs::read_to_string(Path::new(ROOT).join("docs/configuration.md")).unwrap();
     for key in outgate::config::keys() {
         let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
-        let explained = page.contains(&format!("`{name}`")) || page.contains(&format!("`[{section}] {name}`"));
-        let whole_section = ["approvals", "fence", "otlp", "alerts"].contains(&section) && page.contains(section);
+        let explained =
+            page.contains(&format!("`{name}`")) || page.contains(&format!("`[{section}] {name}`"));
+        let whole_section =
+            ["approvals", "fence", "otlp", "alerts"].contains(&section) && page.contains(section);
         assert!(explained || whole_section, "docs/configuration.md does not explain `{key}`");
     }
 }
@@ -54,7 +56,8 @@ fn link_targets(text: &str) -> impl Iterator<Item = &str> {
 /// The headings of a page as a link writes them: lower case, spaces to `-`, other signs gone.
 fn headings(page: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(page).unwrap();
-    let titles = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let titles =
+        text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     titles.map(anchor).collect()
 }
 

@@ -292,11 +292,13 @@ mod tests {
 
     /// `Ok(destination)` or `Err(reason)` with what the client is told.
     type Expected = Result<&'static str, (Reason, &'static str)>;
+    /// Method, URL, headers, and what is made of them.
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Expected);
 
     #[test]
     fn on_the_proxy_port_the_url_is_the_destination() {
         let (malformed, mismatch) = (Reason::MalformedRequest, Reason::AuthorityMismatch);
-        let table: &[(&str, &str, &[(&str, &str)], Expected)] = &[
+        let table: &[Row<'_>] = &[
             ("GET", "http://a.test/x", &[("host", "a.test")], Ok("http://a.test:80")),
             ("GET", "http://A.test./x", &[("host", "a.test:80")], Ok("http://a.test:80")),
             ("GET", "http://evil.test/", &[("host", "a.test")], Err((mismatch, "another host"))),
@@ -329,7 +331,7 @@ mod tests {
     fn in_a_tunnel_the_tunnel_is_the_destination() {
         let (malformed, mismatch) = (Reason::MalformedRequest, Reason::AuthorityMismatch);
         let host = ("host", "a.test");
-        let table: &[(&str, &str, &[(&str, &str)], Expected)] = &[
+        let table: &[Row<'_>] = &[
             ("GET", "/x", &[host], Ok("https://a.test:443")),
             ("GET", "https://a.test/x", &[host], Ok("https://a.test:443")),
             ("GET", "http://a.test/x", &[host], Err((mismatch, "another host"))),
@@ -360,7 +362,7 @@ mod tests {
         check(table, Some("a.test:443"));
     }
 
-    fn check(table: &[(&str, &str, &[(&str, &str)], Expected)], tunnel: Option<&str>) {
+    fn check(table: &[Row<'_>], tunnel: Option<&str>) {
         for (method, uri, headers, expected) in table {
             let sentence = format!("{method} {uri} {headers:?}");
             match (read(&parts(method, uri, Version::HTTP_11, headers), tunnel), expected) {
