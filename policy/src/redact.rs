@@ -96,12 +96,13 @@ impl Redactor {
 
     /// An absolute URL, or one without scheme: loses user and password, its host and path are redacted like those.
     pub fn url(&self, url: impl AsRef<[u8]>) -> Redacted {
-        let url = url.as_ref();
+        // As a whole first: some secrets are told by the host before them.
+        let url = &self.without_secrets(url.as_ref())[..];
         let (scheme, rest) = match memchr::memmem::find(url, b"://") {
             Some(end) => url.split_at(end + 3),
             None => return self.path(url),
         };
-        let end = rest.iter().position(|byte| b"/?#\\".contains(byte)).unwrap_or(rest.len());
+        let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let host = authority.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
         let scheme = printable(&self.without_secrets(scheme));
