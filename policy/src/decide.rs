@@ -272,15 +272,17 @@ impl Policy {
     }
 
     fn is_allowed_on_another_port(&self, agent: &AgentName, target: &Target, place: &Classified<'_>) -> bool {
-        let mut allowed = false;
+        let (mut here, mut elsewhere) = (false, false);
         self.index.each(&target.host, place, |entry, reading| {
             let rule = self.rule(entry.id);
-            allowed |= rule.action == Action::Allow
-                && reading == Reading::Plain
-                && rule.matches_agent(agent)
-                && !entry.ports.contain(target, place.service);
+            if rule.action == Action::Allow && reading == Reading::Plain && rule.matches_agent(agent) {
+                let contains = entry.ports.contain(target, place.service);
+                here |= contains;
+                elsewhere |= !contains;
+            }
         });
-        allowed
+        // Allowed on this port for other requests: then the port is not what is wrong.
+        elsewhere && !here
     }
 
     /// Whether the question of a rule (or of the default, for `None`) has been answered with yes.

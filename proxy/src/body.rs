@@ -1,5 +1,7 @@
 //! Bodies as they pass: uploads counted, looked into and cut off in time, downloads counted to their end.
 
+use std::collections::VecDeque;
+use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +25,9 @@ use crate::entry::{Entry, Progress};
 use crate::gateway::{CurrentPolicy, Gateway};
 use crate::head::Head;
 use crate::inspect::{Inspection, Refused};
+
+/// How often a request's body is asked for before the request is sent without having seen any of it.
+const PRIMING_TURNS: usize = 4;
 
 /// The body of a response to the client.
 #[expect(clippy::large_enum_variant, reason = "nearly every body is a download, and it is not moved about")]
@@ -127,9 +132,9 @@ impl Meter {
         &self.progress
     }
 
-    /// Counts `wire` bytes about to leave; `decoded` is what they decode to, where that is more.
-    /// Returns whether they may.
-    pub fn release(&mut self, wire: u64, decoded: u64) -> bool {
+    /// Whether `wire` bytes more may leave; `decoded` is what they decode to, where that is more. They weigh on the
+    /// windows from here on, and count as having left with [`Meter::left`].
+    pub fn admit(&mut self, wire: u64, decoded: u64) -> bool {
         let larger = wire.max(decoded);
         if let Some((reason, limit, of)) = self.exceeds(larger) {
             self.note_block(reason, limit, of, larger);
@@ -137,10 +142,23 @@ impl Meter {
                 return false;
             }
         }
-        self.progress.sent.fetch_add(wire, Ordering::Relaxed);
-        self.gateway.metrics.uploaded(self.class, &self.agent, wire);
         self.weigh(larger);
         true
+    }
+
+    /// Counts bytes that are on their way.
+    pub fn left(&self, wire: u64) {
+        self.progress.sent.fetch_add(wire, Ordering::Relaxed);
+        self.gateway.metrics.uploaded(self.class, &self.agent, wire);
+    }
+
+    /// [`Meter::admit`] and [`Meter::left`] at once.
+    pub fn release(&mut self, wire: u64) -> bool {
+        let admitted = self.admit(wire, 0);
+        if admitted {
+            self.left(wire);
+        }
+        admitted
     }
 
     fn exceeds(&self, more: u64) -> Option<(Reason, u64, &'static str)> {
@@ -207,9 +225,10 @@ struct UploadState {
     body: Incoming,
     meter: Meter,
     inspection: Inspection,
-    ready: std::collections::VecDeque<Bytes>,
+    ready: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
     ended: bool,
+    broken: bool,
     /// Nothing was taken from the body yet, so its length is what it was declared to be.
     untouched: bool,
 }
@@ -244,12 +263,32 @@ impl Upload {
             body,
             meter,
             inspection,
-            ready: Default::default(),
+            ready: VecDeque::new(),
             trailers: None,
             ended: false,
+            broken: false,
             untouched: true,
         };
         Upload { state: Some(Box::new(state)) }
+    }
+}
+
+impl Upload {
+    /// Takes what the client has sent with the head already, so that a request which is small and not allowed is
+    /// refused before anything of it leaves. Never waits: the other side may have to speak first.
+    ///
+    /// # Errors
+    /// The upload is broken off.
+    pub async fn prime(&mut self) -> Result<(), UploadBroken> {
+        for _ in 0..PRIMING_TURNS {
+            let Some(state) = &mut self.state else { return Ok(()) };
+            match poll_fn(|cx| Poll::Ready(state.poll_body(cx))).await {
+                Poll::Ready(taken) => return taken,
+                // The connection reads on once this task has yielded.
+                Poll::Pending => tokio::task::yield_now().await,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -287,26 +326,38 @@ impl UploadState {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadBroken>>> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
+                self.meter.left(bytes.len() as u64);
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             if let Some(trailers) = self.trailers.take() {
+                self.meter.left(trailer_bytes(&trailers));
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            if self.broken {
+                return Poll::Ready(Some(Err(UploadBroken)));
             }
             if self.ended {
                 return Poll::Ready(None);
             }
-            self.untouched = false;
-            let taken = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => self.take(frame),
-                Some(Err(_)) => Err(UploadBroken),
-                None => self.end(),
-            };
-            if taken.is_err() {
-                self.ended = true;
-                self.ready.clear();
-                return Poll::Ready(Some(Err(UploadBroken)));
-            }
+            // An error shows in the next round.
+            let _ = ready!(self.poll_body(cx));
         }
+    }
+
+    /// Takes the next piece from the client and makes ready what of it may go.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadBroken>> {
+        self.untouched = false;
+        let taken = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => self.take(frame),
+            Some(Err(_)) => Err(UploadBroken),
+            None => self.end(),
+        };
+        if taken.is_err() {
+            self.broken = true;
+            self.ready.clear();
+            self.trailers = None;
+        }
+        Poll::Ready(taken)
     }
 
     fn take(&mut self, frame: Frame<Bytes>) -> Result<(), UploadBroken> {
@@ -324,11 +375,11 @@ impl UploadState {
         let before = self.inspection.decoded_bytes();
         let mut released = Vec::new();
         let looked = self.inspection.push(data, &mut released);
-        let decoded = self.inspection.decoded_bytes() - before;
-        if !self.meter.release(wire, decoded) {
+        let decoded = self.inspection.decoded_bytes().saturating_sub(before);
+        self.settle(looked)?;
+        if !self.meter.admit(wire, decoded) {
             return Err(UploadBroken);
         }
-        self.settle(looked)?;
         self.ready.extend(released);
         Ok(())
     }
@@ -351,8 +402,7 @@ impl UploadState {
         {
             trailers.remove(name);
         }
-        let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        if !self.meter.release(bytes as u64, 0) {
+        if !self.meter.admit(trailer_bytes(&trailers), 0) {
             return Err(UploadBroken);
         }
         let looked = self.inspection.trailers(&trailers);
@@ -370,6 +420,10 @@ impl UploadState {
             }
         }
     }
+}
+
+fn trailer_bytes(trailers: &HeaderMap) -> u64 {
+    trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() as u64
 }
 
 impl Drop for UploadState {

@@ -69,8 +69,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(limits.headers + 1)
-        .max_buf_size(limits.header_bytes + HEAD_ROOM)
-        .half_close(true);
+        .max_buf_size(limits.header_bytes + HEAD_ROOM);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {

@@ -28,7 +28,7 @@ use crate::dial::DialError;
 use crate::entry::{Entry, Progress, milliseconds};
 use crate::forward::{Offer, dial_error, upstream_uri};
 use crate::gateway::CurrentPolicy;
-use crate::head::{BadHead, Head, strip_hop_by_hop};
+use crate::head::{BadHead, Head, asks_for_websocket, strip_hop_by_hop};
 use crate::identify::Client;
 use crate::inspect;
 use crate::reply::{Audience, OWN_HEADER_PREFIX, Refusal};
@@ -60,7 +60,7 @@ impl Subject {
 
     fn of(parts: &Parts, target: Option<Target>, client: Option<Client>) -> Subject {
         Subject {
-            kind: Kind::Http,
+            kind: if asks_for_websocket(parts) { Kind::WebSocket } else { Kind::Http },
             target,
             client,
             method: Some(parts.method.as_str().to_owned()),
@@ -100,7 +100,7 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
     };
     match decide(scope, &policy, &client, &head) {
         Verdict::Allow(permit) => {
-            let request = Permitted { parts, body, head, permit, upgrade, audience, started };
+            let request = Permitted { parts, body: Some(body), head, permit, upgrade, audience, started };
             send(scope, &policy, subject, request).await
         }
         Verdict::Ask(question) => {
@@ -162,7 +162,7 @@ fn action(verdict: &Verdict) -> Action {
 /// A request that may be sent, with everything sending it takes.
 struct Permitted {
     parts: Parts,
-    body: Incoming,
+    body: Option<Incoming>,
     head: Head,
     permit: Permit,
     upgrade: OnUpgrade,
@@ -203,9 +203,19 @@ async fn send(
     if subject.kind == Kind::WebSocket {
         return websocket::open(scope, policy, subject, entry, request_for_websocket(request)).await;
     }
-    let offer = Offer::Any;
-    let upload =
-        Upload::new(scope, policy, &request.permit, &request.parts, &request.head, request.body, &entry);
+    let mut upload = match request.body.take() {
+        Some(body) => {
+            Upload::new(scope, policy, &request.permit, &request.parts, &request.head, body, &entry)
+        }
+        None => Upload::empty(),
+    };
+    if upload.prime().await.is_err() {
+        return match progress.stopped() {
+            Some(why) => stop(entry, Refusal::plain(why.reason, why.what), &request, &subject),
+            // The client broke off: nobody is left to be answered.
+            None => Response::new(ReplyBody::empty()),
+        };
+    }
     let outgoing = match outgoing(&request.parts, &request.head, upload) {
         Ok(outgoing) => outgoing,
         Err(error) => {
@@ -214,7 +224,7 @@ async fn send(
             return answer_refusal(entry, &refusal, OutcomeKind::Denied, request.audience, false);
         }
     };
-    let response = forward(scope, policy, &request.permit, &entry, outgoing, offer).await;
+    let response = forward(scope, policy, &request.permit, &entry, outgoing, Offer::Any).await;
     relay(scope, entry, response, &request.permit, request.head.bytes, request.audience)
 }
 

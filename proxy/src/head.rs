@@ -179,7 +179,7 @@ fn check_framing(parts: &Parts) -> Result<Kind, Refusal> {
 }
 
 /// Whether the client asks for a WebSocket (RFC 6455, section 4.1). Other upgrades are not passed on.
-fn asks_for_websocket(parts: &Parts) -> bool {
+pub fn asks_for_websocket(parts: &Parts) -> bool {
     parts.version == Version::HTTP_11
         && lists(&parts.headers, CONNECTION, b"upgrade")
         && parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))

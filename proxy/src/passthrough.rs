@@ -133,7 +133,7 @@ async fn copy_both(
             if read == 0 {
                 return upstream_write.shutdown().await;
             }
-            if !meter.release(read as u64, 0) {
+            if !meter.release(read as u64) {
                 return Err(std::io::Error::other("upload limit"));
             }
             upstream_write.write_all(&buffer[..read]).await?;

@@ -1,5 +1,6 @@
 //! Running the gateway: built in order, each step failing before anything listens; watched; drained.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +15,7 @@ use crate::accept::{self, Listener};
 use crate::admin::{self, Admin, AdminToken};
 use crate::audit::Recorder;
 use crate::clock;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, ListenAddress};
 use crate::control::Control;
 use crate::dial::Dialer;
 use crate::folder;
@@ -75,8 +76,9 @@ pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Run
     let admin = tokio::spawn(admin::run(state, admin, gateway.stopping.clone()));
     claim.announce(&running)?;
     ready(&running);
-    watch(&gateway, &options, stop, asked).await;
-    drain(&gateway, admin).await
+    let mut stop = stop;
+    watch(&gateway, &options, &mut stop, asked).await;
+    drain(&gateway, &mut stop, admin).await
 }
 
 struct Built {
@@ -111,7 +113,7 @@ async fn build(
     let identities = Identities::load(&store, &recorder, config.identity).await?;
     let ledger = rebuild_windows(&store, loaded.rules.window_seconds()).await?;
     let upstream = UpstreamTls::new(&config.upstream.ca_files)?;
-    let (listeners, admin) = bind(&config).await?;
+    let (listeners, admin) = bind(&config, options.until_idle).await?;
     let dialer = dialer(&config, &metrics, listeners.iter().chain([&admin]))?;
     let gateway = Gateway::new(Parts {
         config,
@@ -150,12 +152,23 @@ async fn rebuild_windows(store: &Store, window_seconds: u32) -> anyhow::Result<L
     Ok(Ledger::rebuild(window_seconds, WINDOWS, charges, now))
 }
 
-async fn bind(config: &Config) -> anyhow::Result<(Vec<Listener>, Listener)> {
+/// A gateway that a session starts for itself takes any free port where its own is taken, such as by the gateway of
+/// another data folder: nobody has been told the port yet.
+async fn bind(config: &Config, any_port: bool) -> anyhow::Result<(Vec<Listener>, Listener)> {
     let mut listeners = Vec::new();
     for address in &config.listen {
-        listeners.push(Listener::bind(address).await?);
+        listeners.push(bind_one(address, any_port).await?);
     }
-    Ok((listeners, Listener::bind(&config.admin).await?))
+    Ok((listeners, bind_one(&config.admin, any_port).await?))
+}
+
+async fn bind_one(address: &ListenAddress, any_port: bool) -> anyhow::Result<Listener> {
+    match (Listener::bind(address).await, address) {
+        (Err(_), ListenAddress::Tcp(wanted)) if any_port => {
+            Listener::bind(&ListenAddress::Tcp(SocketAddr::new(wanted.ip(), 0))).await
+        }
+        (bound, _) => bound,
+    }
 }
 
 fn dialer<'a>(
@@ -177,7 +190,7 @@ fn dialer<'a>(
 fn running(config: &Config, listeners: &[Listener], admin: &Listener) -> anyhow::Result<Running> {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let policies: Vec<PathBuf> = config.policy.iter().map(|path| absolute(path)).collect();
-    let unspecified = || std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    let unspecified = || SocketAddr::from(([0, 0, 0, 0], 0));
     Ok(Running {
         pid: std::process::id(),
         proxy: listeners.iter().find_map(Listener::address).unwrap_or_else(unspecified),
@@ -209,7 +222,7 @@ impl Stop {
 async fn watch(
     gateway: &Arc<Gateway>,
     options: &Options<'_>,
-    mut stop: Stop,
+    stop: &mut Stop,
     mut asked: mpsc::Receiver<ReloadAsked>,
 ) {
     let mut seen = Fingerprint::take(&gateway.config);
@@ -269,12 +282,18 @@ async fn reload(gateway: &Arc<Gateway>, options: &Options<'_>) -> Result<(), Vec
 }
 
 /// Takes no more connections, lets what is under way end, and writes the last records.
-async fn drain(gateway: &Arc<Gateway>, admin: JoinHandle<()>) -> anyhow::Result<()> {
+async fn drain(gateway: &Arc<Gateway>, stop: &mut Stop, admin: JoinHandle<()>) -> anyhow::Result<()> {
     gateway.stopping.cancel();
     gateway.draining.cancel();
     gateway.tasks.close();
-    if tokio::time::timeout(DRAIN, gateway.tasks.wait()).await.is_err() {
-        tracing::warn!("connections were cut that did not end in time");
+    let left = tokio::select! {
+        waited = tokio::time::timeout(DRAIN, gateway.tasks.wait()) => waited.is_err(),
+        // Whoever asks twice does not want to wait.
+        _ = stop.terminate.recv() => true,
+        _ = stop.interrupt.recv() => true,
+    };
+    if left {
+        tracing::warn!("connections were cut before they had ended");
     }
     let _ = tokio::time::timeout(DRAIN, admin).await;
     let stopped = gateway.recorder.event(Happening::Stopped, None).await;

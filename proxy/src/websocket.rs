@@ -60,12 +60,14 @@ pub async fn open(
     let meter = Meter::new(&scope.gateway, &permit, &entry, head.bytes);
     let seen = Seen { scanner, permit };
     let idle = scope.gateway.config.upstream.idle_timeout;
+    let draining = scope.gateway.draining.clone();
     scope.gateway.tasks.spawn(async move {
         let (Ok(client), Ok(upstream)) = (upgrade.await, upstream.await) else { return };
         let relayed = relay(TokioIo::new(client), TokioIo::new(upstream), seen, meter);
         let kind = tokio::select! {
             kind = relayed => kind,
             () = nothing_moves(&progress, idle) => OutcomeKind::Completed,
+            () = draining.cancelled() => OutcomeKind::Completed,
         };
         entry.finish(kind);
     });
@@ -158,7 +160,7 @@ impl Outbound {
 
     /// Collects in `out` what may go; what may not is the error.
     fn check(&mut self, input: Bytes, out: &mut BytesMut) -> Result<(), End> {
-        if !self.meter.release(input.len() as u64, 0) {
+        if !self.meter.release(input.len() as u64) {
             return Err(End::Refused(POLICY_VIOLATION, "outgate: upload limit reached"));
         }
         let mut events = Vec::new();
