@@ -8,5 +8,6 @@
 #![expect(clippy::disallowed_methods, reason = "the tests are the clients and servers round the gateway")]
 #![allow(dead_code, unreachable_pub, reason = "the vocabulary is one crate with its users; words may rest")]
 
+mod commands;
 mod documentation;
 mod harness;

@@ -3,8 +3,6 @@
 //! One file a command. A command gets its arguments and a `Context`, says what it has to say through
 //! `output`, and ends with an `Exit` or a `Failure`; nothing below this file ends the process.
 
-#![expect(dead_code, reason = "the commands that use it follow")]
-
 mod agent;
 mod audit;
 mod ca;

@@ -1,9 +1,10 @@
 //! `outgate serve`: the gateway in the foreground.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::context::variable;
+use super::context::{folder_of, variable};
+use super::variables::PROXY;
 use super::{Context, Exit, Failure, output};
 use crate::config::Flags;
 use crate::logging;
@@ -57,26 +58,29 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<Exit, Failu
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
     let options = Options { until_idle: arguments.until_idle, environment: &variable };
-    let data_dir = config.data_dir.clone();
-    let served = runtime.block_on(serve(config, options, |running| announce(running, &data_dir)));
+    let folder = folder_of(&config)?;
+    let people = !arguments.until_idle;
+    let served =
+        runtime.block_on(serve(config, options, |running| announce(running, people.then_some(&folder))));
     // What did not end while the gateway drained is cut now.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    served.map(|()| Exit::Done).map_err(Failure::failed)
+    served.map(|()| Exit::Done).map_err(|error| Failure::Failed(format!("{error:#}")))
 }
 
-/// Two lines for programs on standard output, and for people what to do next on standard error.
-fn announce(running: &Running, data_dir: &Path) {
+/// Two lines for programs on standard output, and for people, where one looks, what to do next on standard error.
+fn announce(running: &Running, folder: Option<&PathBuf>) {
     // Whoever started us may not read: that is no reason to stop.
     let _ = output::text(&format!("proxy {}\nadmin {}\n", running.proxy_url(), running.admin_url()));
-    let bundle = data_dir.join("bundle.pem");
-    output::note(format!(
+    let Some(folder) = folder else { return };
+    let proxies: Vec<String> = PROXY.iter().map(|name| format!("{name}={}", running.proxy_url())).collect();
+    output::note(format_args!(
         "\nOutgate is ready. In another terminal, start an agent behind it:\n\n    outgate run -- claude\n\n\
          or point any program at it (`outgate env` prints more variables):\n\n    \
-         export HTTPS_PROXY={proxy} HTTP_PROXY={proxy} SSL_CERT_FILE={bundle}\n    \
-         curl --cacert {bundle} https://docs.rs/\n\n\
+         export {proxies}\n    export SSL_CERT_FILE='{bundle}' CURL_CA_BUNDLE='{bundle}'\n    \
+         curl https://docs.rs/\n\n\
          See what it decided: outgate log --follow\nPolicy: {policy}\n",
-        proxy = running.proxy_url(),
-        bundle = bundle.display(),
-        policy = data_dir.join("policy.toml").display(),
+        proxies = proxies.join(" "),
+        bundle = folder.join("bundle.pem").display(),
+        policy = folder.join("policy.toml").display(),
     ));
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::Failure;
-use super::context::folder_of;
+use super::context::{folder_of, running};
 use crate::config::Config;
 use crate::tls::Authority;
 use crate::tls::upstream::trusted_roots;
@@ -19,16 +19,20 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// The files of a data folder, made where they are missing; the bundle is written anew, since the system's
-    /// roots change.
+    /// The files of a data folder: those that a running gateway has made, or made now. The bundle is written anew
+    /// with each gateway, since the system's roots change.
     ///
     /// # Errors
     /// A folder or an authority that is not fit for use.
     pub(crate) fn prepare(config: &Config) -> Result<Trust, Failure> {
         let folder = folder_of(config)?;
+        let (certificate, bundle) = (folder.join("ca.pem"), folder.join("bundle.pem"));
+        if running(config)?.is_some() && certificate.exists() && bundle.exists() {
+            return Ok(Trust { certificate, bundle });
+        }
         let authority = Authority::open(&folder, SystemTime::now()).map_err(Failure::failed)?;
         let roots = trusted_roots(&config.upstream.ca_files).map_err(Failure::failed)?;
         let bundle = authority.write_bundle(&folder, &roots).map_err(Failure::failed)?;
-        Ok(Trust { certificate: folder.join("ca.pem"), bundle })
+        Ok(Trust { certificate, bundle })
     }
 }

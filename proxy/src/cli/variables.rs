@@ -11,7 +11,8 @@ pub(crate) const SESSION: &str = "OUTGATE_SESSION";
 pub(crate) const TOKEN: &str = "OUTGATE_TOKEN";
 
 /// Names of variables that name the proxy. Programs disagree about the case, and curl reads `http_proxy` only.
-const PROXY: [&str; 6] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+pub(crate) const PROXY: [&str; 6] =
+    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// Loopback only: whatever else went past the gateway would go past the policy.
 const LOOPBACK: &str = "localhost,127.0.0.1,::1";

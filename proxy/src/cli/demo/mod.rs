@@ -140,7 +140,7 @@ fn tell(
             Cell::styled(view.action.as_str(), style_of(view.action)),
             view.reason.as_str().into(),
             rows::sent(view).into(),
-            Cell::styled(rows::found(view), Style::new().yellow()),
+            Cell::styled(found(view), Style::new().yellow()),
         ]);
     }
     table.print()?;
@@ -150,6 +150,14 @@ fn tell(
     }
     tell_both_sides(answers, scenes, internet)?;
     output::text(NEXT)
+}
+
+/// What was seen, and what a rule on trial would have done.
+fn found(view: &DecisionView) -> String {
+    match view.would {
+        Some(would) => format!("enforcing would {}", would.as_str()),
+        None => rows::found(view),
+    }
 }
 
 /// What the agent was told, and what the other side got to see.

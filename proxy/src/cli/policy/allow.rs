@@ -17,11 +17,13 @@ use policy::rule::{Destination, Hosts};
 use policy::target::{Host, Scheme, Target};
 use policy::usage::Usage;
 use policy::verdict::Action;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use toml_edit::{Array, DocumentMut, Item, Value};
 
 use super::files::{self, PolicyFile};
 use crate::cli::context::{Context, running};
+use crate::cli::gate::Gate;
 use crate::cli::output::{self, Shown};
 use crate::cli::{Exit, Failure};
 use crate::config::Config;
@@ -65,17 +67,26 @@ pub(super) fn run(arguments: &Allow, context: &Context) -> Result<Exit, Failure>
         Destination::parse(text).map_err(|wrong| Failure::Usage(format!("`{}` {wrong}", Shown(text))))?;
     let file = config.data_dir.join("policy.d").join("allowed.toml");
     let changed = add(&config, &file, text, &destination)?;
-    if arguments.json {
-        output::json(&json!({ "allowed": text, "file": file, "changed": changed }))?;
-    } else if changed {
-        output::line(format_args!("allowed {text} in {}", file.display()))?;
-        if running(&config)?.is_some() {
-            output::note("the gateway that runs takes it up within two seconds");
-        }
-    } else {
-        output::line(format_args!("{text} is allowed already"))?;
+    match (arguments.json, changed) {
+        (true, _) => output::json(&json!({ "allowed": text, "file": file, "changed": changed }))?,
+        (false, true) => output::line(format_args!("allowed {text} in {}", file.display()))?,
+        (false, false) => output::line(format_args!("{text} is allowed already"))?,
+    }
+    if changed {
+        put_in_force(&config);
     }
     Ok(Exit::Done)
+}
+
+/// Tells a gateway that runs at once; it would find out by itself within two seconds.
+fn put_in_force(config: &Config) {
+    let Ok(Some(gate)) = Gate::find(config) else { return };
+    match gate.post::<IgnoredAny>("/api/policy/reload", &json!({})) {
+        Ok(_) => output::note("the gateway that runs has it in force"),
+        Err(failure) => {
+            output::note(format_args!("the gateway that runs did not take it up: {}", failure.words()))
+        }
+    }
 }
 
 /// A gateway with policy files of its own does not read the data folder's.

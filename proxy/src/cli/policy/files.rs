@@ -1,15 +1,16 @@
 //! The policy in force, read from its files as the gateway reads them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use policy::catalogue::Catalogue;
 use policy::decide::Policy;
-use policy::document::{Mistake, STARTER, Source};
+use policy::document::{Mistake, Source};
 
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::folder;
+use crate::policies;
 
 /// A policy file: what it is called, and what it holds.
 #[derive(Clone, Debug)]
@@ -48,21 +49,11 @@ pub(crate) fn parse(files: &[PolicyFile]) -> Result<Policy, Vec<Mistake>> {
 /// # Errors
 /// Files that cannot be read, and every mistake in them.
 pub(crate) fn in_force(config: &Config) -> Result<(Policy, Vec<PolicyFile>), Failure> {
-    if config.policy.is_empty() {
-        make_starter(&config.data_dir)?;
-    }
+    folder::prepare(&config.data_dir).map_err(Failure::failed)?;
+    policies::make_starter(config).map_err(Failure::failed)?;
     let files = read(&config.policy_files().map_err(Failure::failed)?)?;
     let policy = parse(&files).map_err(|mistakes| Failure::Failed(lines(&mistakes)))?;
     Ok((policy, files))
-}
-
-fn make_starter(data_dir: &Path) -> Result<(), Failure> {
-    folder::prepare(data_dir).map_err(Failure::failed)?;
-    let path = data_dir.join("policy.toml");
-    if path.exists() {
-        return Ok(());
-    }
-    folder::write_private(&path, STARTER.as_bytes()).map_err(Failure::failed)
 }
 
 /// Mistakes, one a line.
