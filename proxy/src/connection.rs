@@ -3,9 +3,13 @@
 //! hyper parses; what it answers by itself (400, 414, 431) leaves a row here, since no handler is called for it.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use http::{Method, Request, Response};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -13,10 +17,11 @@ use policy::target::Target;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::accept::{Place, Stream};
-use crate::body::ReplyBody;
+use crate::body::{DownloadBroken, ReplyBody};
 use crate::exchange;
 use crate::gateway::Gateway;
 use crate::identify::Client;
+use crate::patience::{Patience, Serving, ServingGuard};
 use crate::reply::{Malformed, Refusal};
 use crate::tunnel;
 use policy::verdict::Reason;
@@ -63,11 +68,13 @@ where
 {
     let limits = &scope.gateway.config.limits;
     let handler = scope.clone();
-    let service = service_fn(move |request| answer(handler.clone(), request));
+    let serving = Serving::default();
+    let stream = Patience::new(stream, serving.clone(), limits.header_timeout);
+    let service = service_fn(move |request| answer(handler.clone(), Some(serving.begin()), request));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(limits.keepalive_timeout)
         .max_headers(limits.headers + 1)
         .max_buf_size(limits.header_bytes + HEAD_ROOM);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -91,7 +98,7 @@ where
 {
     let limits = &scope.gateway.config.limits;
     let handler = scope.clone();
-    let service = service_fn(move |request| answer(handler.clone(), request));
+    let service = service_fn(move |request| answer(handler.clone(), None, request));
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -112,13 +119,54 @@ where
     }
 }
 
-async fn answer(scope: Scope, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
-    let response = if scope.tunnel.is_none() && request.method() == Method::CONNECT {
+/// `serving` lasts until the response is complete.
+async fn answer(
+    scope: Scope,
+    serving: Option<ServingGuard>,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Infallible> {
+    let connect = request.method() == Method::CONNECT;
+    let response = if scope.tunnel.is_none() && connect {
         tunnel::open(&scope, request).await
     } else {
         exchange::exchange(&scope, request).await
     };
-    Ok(response)
+    let upgraded =
+        response.status() == StatusCode::SWITCHING_PROTOCOLS || (connect && response.status().is_success());
+    let serving = match serving {
+        Some(guard) if upgraded => {
+            guard.keep();
+            None
+        }
+        other => other,
+    };
+    Ok(response.map(|body| Reply { body, _serving: serving }))
+}
+
+/// A response body, and the notice that its request is being served.
+struct Reply {
+    body: ReplyBody,
+    _serving: Option<ServingGuard>,
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = DownloadBroken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, DownloadBroken>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// hyper refused a head without calling anyone: that too is a request the gateway answered.

@@ -30,6 +30,7 @@ pub mod inspect;
 pub mod logging;
 pub mod metrics;
 pub mod passthrough;
+pub mod patience;
 pub mod policies;
 pub mod reply;
 pub mod resolve;

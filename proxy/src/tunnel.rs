@@ -26,6 +26,7 @@ use crate::config::RefuseMode;
 use crate::connection::{Scope, Tunnel, serve_http1, serve_http2};
 use crate::exchange::{self, Subject};
 use crate::passthrough;
+use crate::patience::Patience;
 use crate::reply::{Audience, Refusal};
 use crate::rewind::Rewind;
 
@@ -149,8 +150,8 @@ fn check_host_header(parts: &Parts, target: &Target) -> Result<(), Refusal> {
 /// The client's socket, with what hyper had already read from it.
 pub async fn raw(upgrade: OnUpgrade) -> Option<Rewind<Stream>> {
     let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
-    Some(Rewind::new(parts.read_buf, parts.io.into_inner()))
+    let parts = upgraded.downcast::<TokioIo<Patience<Stream>>>().ok()?;
+    Some(Rewind::new(parts.read_buf, parts.io.into_inner().into_inner()))
 }
 
 /// What the first bytes of a tunnel are.
