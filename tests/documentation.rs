@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The root of the repository: the manifest is that of `proxy`.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_outgate");
+const HAVE_SUBCOMMANDS: [&str; 5] = ["policy", "agent", "session", "audit", "ca"];
 
 #[test]
 fn every_link_to_a_file_or_heading_leads_somewhere() {
@@ -37,6 +41,33 @@ fn every_setting_is_explained() {
             ["approvals", "fence", "otlp", "alerts"].contains(&section) && page.contains(section);
         assert!(explained || whole_section, "docs/configuration.md does not explain `{key}`");
     }
+}
+
+#[test]
+fn every_command_shown_is_one_and_has_the_options_shown() {
+    let mut commands = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for line in text.lines().filter_map(shown_command) {
+            let words: Vec<&str> =
+                line.split_whitespace().take_while(|word| !["--", "#", "|"].contains(word)).collect();
+            let depth = if HAVE_SUBCOMMANDS.contains(&words[0]) { 2 } else { 1 };
+            let help = Command::new(PROGRAM).args(&words[..depth]).arg("--help").output().unwrap();
+            assert!(help.status.success(), "{}: `outgate {line}`", page.display());
+            let help = String::from_utf8(help.stdout).unwrap();
+            for option in words.iter().filter(|word| word.starts_with("--")) {
+                assert!(help.contains(option), "{}: `outgate {line}` has no `{option}`", page.display());
+            }
+            commands += 1;
+        }
+    }
+    assert!(commands > 20, "only {commands} commands were found");
+}
+
+/// What follows `outgate` in a line that shows a command.
+fn shown_command(line: &str) -> Option<&str> {
+    let line = line.trim_start().strip_prefix("$ ")?;
+    ["outgate ", "cargo run --release -- "].iter().find_map(|program| line.strip_prefix(program))
 }
 
 fn pages() -> Vec<PathBuf> {

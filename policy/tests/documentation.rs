@@ -1,20 +1,24 @@
-//! What the documentation shows as a policy is one: every example parses, and every key is explained.
+//! What the documentation shows is so: every policy parses, every key is explained, the record has its fields.
 
 use policy::catalogue::Catalogue;
 use policy::decide::Policy;
 use policy::document::{Source, schema};
+use policy::record::Finding;
+use policy::view::DecisionView;
 
 const PAGES: &[(&str, &str)] = &[
     ("docs/policy.md", include_str!("../../docs/policy.md")),
+    ("README.md", include_str!("../../README.md")),
     ("docs/catalogue.md", include_str!("../../docs/catalogue.md")),
 ];
+const RECORDS: &str = include_str!("../../docs/records.md");
 const EXAMPLE: &str = include_str!("../../deploy/policy.example.toml");
 
 #[test]
 fn every_example_of_a_policy_is_one() {
     let mut examples = 0;
     for (page, text) in PAGES {
-        for (line, example) in toml_blocks(text).filter(|(_, example)| example.contains("version = 1")) {
+        for (line, example) in blocks(text, "toml").filter(|(_, example)| example.contains("version = 1")) {
             parse(&format!("{page}:{line}"), &example);
             examples += 1;
         }
@@ -25,6 +29,32 @@ fn every_example_of_a_policy_is_one() {
 #[test]
 fn the_example_policy_is_one_and_has_nothing_without_effect() {
     parse("deploy/policy.example.toml", EXAMPLE);
+}
+
+#[test]
+fn the_record_shown_has_the_fields_of_a_record_in_their_order() {
+    let (_, shown) = blocks(RECORDS, "json").next().unwrap();
+    let record: DecisionView = serde_json::from_str(&shown).unwrap();
+    let written = serde_json::to_string_pretty(&record).unwrap();
+    assert_eq!(fields(&shown), fields(&written));
+    for field in fields(&shown) {
+        assert!(RECORDS.contains(&format!("`{field}`")), "docs/records.md does not explain `{field}`");
+    }
+}
+
+#[test]
+fn every_kind_of_finding_is_explained() {
+    for kind in Finding::KINDS {
+        assert!(RECORDS.contains(&format!("`{kind}`")), "docs/records.md does not explain `{kind}`");
+    }
+}
+
+/// Keys of the outer object: those indented by two.
+fn fields(json: &str) -> Vec<&str> {
+    json.lines()
+        .filter_map(|line| line.strip_prefix("  \""))
+        .filter_map(|line| Some(line.split_once('"')?.0))
+        .collect()
 }
 
 #[test]
@@ -50,15 +80,16 @@ fn parse(name: &str, text: &str) {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-/// The text of each TOML block, undented, with the line it begins on.
-fn toml_blocks(page: &str) -> impl Iterator<Item = (usize, String)> {
+/// The text of each block of a language, with the line it begins on.
+fn blocks(page: &str, language: &str) -> impl Iterator<Item = (usize, String)> {
+    let fence = format!("```{language}");
     let lines: Vec<&str> = page.lines().collect();
     let mut blocks = Vec::new();
     let mut open: Option<(usize, String)> = None;
     for (number, line) in lines.iter().enumerate() {
-        match (&mut open, line.trim_start()) {
-            (None, "```toml") => open = Some((number + 2, String::new())),
-            (Some(_), "```") => blocks.extend(open.take()),
+        match (&mut open, *line) {
+            (None, line) if line.trim_start() == fence => open = Some((number + 2, String::new())),
+            (Some(_), line) if line.trim_start() == "```" => blocks.extend(open.take()),
             (Some((_, text)), line) => {
                 text.push_str(line);
                 text.push('\n');
