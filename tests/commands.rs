@@ -198,6 +198,22 @@ async fn run_gives_its_command_the_variables_and_a_session_of_its_own() {
 }
 
 #[tokio::test]
+async fn signals_to_run_reach_its_command() {
+    let world = World::with_policy(POLICY).start().await;
+    for (signal, name, code) in [(Signal::TERM, "TERM", 5), (Signal::HUP, "HUP", 6)] {
+        let ready = world.gate.data().join(name);
+        let script = format!("trap 'exit {code}' {name}; : > '{}'; sleep 30 & wait", ready.display());
+        let mut run = world.gate.command(&["run", "--", "sh", "-c", &script]);
+        let mut run = run.stderr(Stdio::null()).spawn().unwrap();
+        eventually("the trap", async || ready.exists().then_some(())).await;
+        kill_process(Pid::from_raw(run.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(10), run.wait()).await.unwrap().unwrap();
+        assert_eq!(ended.code(), Some(code), "{name}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn run_starts_a_gateway_where_none_runs_and_refuses_another_policy() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");

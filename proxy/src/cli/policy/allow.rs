@@ -81,12 +81,10 @@ pub(super) fn run(arguments: &Allow, context: &Context) -> Result<Exit, Failure>
 /// Tells a gateway that runs at once; it would find out by itself within two seconds.
 fn put_in_force(config: &Config) {
     let Ok(Some(gate)) = Gate::find(config) else { return };
-    match gate.post::<IgnoredAny>("/api/policy/reload", &json!({})) {
-        Ok(_) => output::note("the gateway that runs has it in force"),
-        Err(failure) => {
-            output::note(format_args!("the gateway that runs did not take it up: {}", failure.words()))
-        }
-    }
+    output::note(match gate.post::<IgnoredAny>("/api/policy/reload", &json!({})) {
+        Ok(_) => "the gateway that runs has it in force".to_owned(),
+        Err(failure) => format!("the gateway that runs did not take it up: {}", failure.words()),
+    });
 }
 
 /// A gateway with policy files of its own does not read the data folder's.
