@@ -222,7 +222,8 @@ pub struct Upload {
 }
 
 struct UploadState {
-    body: Incoming,
+    /// `None` once the rest of it was given up.
+    body: Option<Incoming>,
     meter: Meter,
     inspection: Inspection,
     ready: VecDeque<Bytes>,
@@ -260,7 +261,7 @@ impl Upload {
         }
         let inspection = Inspection::new(&scope.gateway.config, policy, permit, parts, head);
         let state = UploadState {
-            body,
+            body: Some(body),
             meter,
             inspection,
             ready: VecDeque::new(),
@@ -274,6 +275,11 @@ impl Upload {
 }
 
 impl Upload {
+    /// What the client still sends, for an upload that was broken off.
+    pub fn into_rest(mut self) -> Option<Incoming> {
+        self.state.as_mut()?.body.take()
+    }
+
     /// Takes what the client has sent with the head already, so that a request which is small and not allowed is
     /// refused before anything of it leaves. Never waits: the other side may have to speak first.
     ///
@@ -314,9 +320,9 @@ impl Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         // Masking keeps lengths, so what was declared stays true.
-        match &self.state {
+        match self.state.as_deref() {
             None => SizeHint::with_exact(0),
-            Some(state) if state.untouched => state.body.size_hint(),
+            Some(UploadState { untouched: true, body: Some(body), .. }) => body.size_hint(),
             Some(_) => SizeHint::default(),
         }
     }
@@ -347,7 +353,8 @@ impl UploadState {
     /// Takes the next piece from the client and makes ready what of it may go.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadBroken>> {
         self.untouched = false;
-        let taken = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        let Some(body) = &mut self.body else { return Poll::Ready(Err(UploadBroken)) };
+        let taken = match ready!(Pin::new(body).poll_frame(cx)) {
             Some(Ok(frame)) => self.take(frame),
             Some(Err(_)) => Err(UploadBroken),
             None => self.end(),
@@ -356,6 +363,7 @@ impl UploadState {
             self.broken = true;
             self.ready.clear();
             self.trailers = None;
+            self.inspection.note(self.meter.progress());
         }
         Poll::Ready(taken)
     }
@@ -391,6 +399,8 @@ impl UploadState {
         let mut released = Vec::new();
         let looked = self.inspection.finish(&mut released);
         self.settle(looked)?;
+        // Now, and not when the HTTP library lets go of this: the response may be quicker, and the record be closed.
+        self.inspection.note(self.meter.progress());
         self.ready.extend(released);
         Ok(())
     }
@@ -405,7 +415,7 @@ impl UploadState {
         if !self.meter.admit(trailer_bytes(&trailers), 0) {
             return Err(UploadBroken);
         }
-        let looked = self.inspection.trailers(&trailers);
+        let looked = self.inspection.trailers(&trailers, self.meter.progress());
         self.settle(looked)?;
         self.trailers = Some(trailers);
         Ok(())

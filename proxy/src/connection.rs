@@ -2,7 +2,6 @@
 //!
 //! hyper parses; what it answers by itself (400, 414, 431) leaves a row here, since no handler is called for it.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -119,18 +118,26 @@ where
     }
 }
 
+/// The connection is closed without a response.
+#[derive(Debug, thiserror::Error)]
+#[error("closed without a response")]
+struct Closed;
+
 /// `serving` lasts until the response is complete.
 async fn answer(
     scope: Scope,
     serving: Option<ServingGuard>,
     request: Request<Incoming>,
-) -> Result<Response<Reply>, Infallible> {
+) -> Result<Response<Reply>, Closed> {
     let connect = request.method() == Method::CONNECT;
     let response = if scope.tunnel.is_none() && connect {
         tunnel::open(&scope, request).await
     } else {
         exchange::exchange(&scope, request).await
     };
+    if response.extensions().get::<exchange::CloseInstead>().is_some() {
+        return Err(Closed);
+    }
     let upgraded =
         response.status() == StatusCode::SWITCHING_PROTOCOLS || (connect && response.status().is_success());
     let serving = match serving {

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::header::{ALT_SVC, CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{ALT_SVC, CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use policy::catalogue::registrable_domain;
@@ -17,7 +19,7 @@ use policy::decide::Reach;
 use policy::record::{Decision, OutcomeKind};
 use policy::redact::Redacted;
 use policy::request::Kind;
-use policy::target::{Host, Target};
+use policy::target::{Host, Scheme, Target};
 use policy::verdict::{Action, Denial, Judgement, Permit, Reason, SecretAction, Verdict};
 use ulid::Ulid;
 
@@ -104,15 +106,69 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
             send(scope, &policy, subject, request).await
         }
         Verdict::Ask(question) => {
+            linger(&parts, body);
             let refusal = unattended(&question.judgement, &question.target);
             let judgement = Judgement { action: Action::Deny, reason: refusal.reason, ..question.judgement };
             refuse_judged(scope, &policy, subject, &judgement, &refusal, audience, started).await
         }
         Verdict::Deny(denial) => {
+            linger(&parts, body);
             let refusal = denied(&denial, &head.target);
+            if tls_only(scope, &policy, &denial) {
+                return close_clear(scope, subject, started).await;
+            }
             refuse_judged(scope, &policy, subject, &denial.judgement, &refusal, audience, started).await
         }
     }
+}
+
+/// Whether clear HTTP came through a tunnel to a port where policy allows TLS.
+fn tls_only(scope: &Scope, policy: &CurrentPolicy, denial: &Denial) -> bool {
+    let clear = scope.tunnel.as_ref().filter(|tunnel| tunnel.target.scheme == Scheme::Http);
+    denial.judgement.reason == Reason::PortRefused
+        && clear.is_some_and(|tunnel| {
+            let target = Target { scheme: Scheme::Https, ..tunnel.target.clone() };
+            unreachable(policy, &Tunnel { target, ..tunnel.clone() }).is_none()
+        })
+}
+
+/// Marks a response that is not sent: the connection is closed instead.
+#[derive(Clone, Copy, Debug)]
+pub struct CloseInstead;
+
+async fn close_clear(scope: &Scope, subject: Subject, started: Instant) -> Response<ReplyBody> {
+    let what = "the tunnel carries clear HTTP to a destination that is allowed over TLS only";
+    let refusal = Refusal::plain(Reason::ProtocolRefused, what);
+    if let Some(entry) =
+        record_refusal(scope, Subject { kind: Kind::Connect, ..subject }, &refusal, started).await
+    {
+        entry.finish(OutcomeKind::Denied);
+    }
+    let mut response = Response::new(ReplyBody::empty());
+    response.extensions_mut().insert(CloseInstead);
+    response
+}
+
+/// How much of a refused upload is still read, and for how long.
+const LINGER_BYTES: u64 = 64 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(5);
+
+/// Reads on after a refusal and throws away what comes. A connection closed upon unread bytes is reset, and the reset
+/// takes the refusal with it before the client has read it. HTTP/2 has a way of its own to say so; a client that
+/// waits to be asked for its body is not asked.
+fn linger(parts: &Parts, mut body: Incoming) {
+    if parts.version == Version::HTTP_2 || parts.headers.contains_key(EXPECT) || body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(tokio::time::timeout(LINGER_TIME, async move {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if read > LINGER_BYTES {
+                return;
+            }
+        }
+    }));
 }
 
 /// Who asks: the tunnel's opener, or whoever this request's own credentials name.
@@ -195,7 +251,7 @@ async fn send(
                 "it holds a secret in its {place} that does not belong at {}",
                 request.head.target.host
             );
-            return stop(entry, Refusal::plain(Reason::SecretFound, what), &request, &subject);
+            return stop(entry, Refusal::plain(Reason::SecretFound, what), &mut request, &subject);
         }
         entry.progress().would_stop(Reason::SecretFound);
     }
@@ -210,8 +266,9 @@ async fn send(
         None => Upload::empty(),
     };
     if upload.prime().await.is_err() {
+        request.body = upload.into_rest();
         return match progress.stopped() {
-            Some(why) => stop(entry, Refusal::plain(why.reason, why.what), &request, &subject),
+            Some(why) => stop(entry, Refusal::plain(why.reason, why.what), &mut request, &subject),
             // The client broke off: nobody is left to be answered.
             None => Response::new(ReplyBody::empty()),
         };
@@ -228,7 +285,10 @@ async fn send(
     relay(scope, entry, response, &request.permit, request.head.bytes, request.audience)
 }
 
-fn stop(entry: Entry, refusal: Refusal, request: &Permitted, subject: &Subject) -> Response<ReplyBody> {
+fn stop(entry: Entry, refusal: Refusal, request: &mut Permitted, subject: &Subject) -> Response<ReplyBody> {
+    if let Some(body) = request.body.take() {
+        linger(&request.parts, body);
+    }
     let refusal = Refusal {
         destination: subject.target.as_ref().map(ToString::to_string),
         class: request.permit.judgement().class,

@@ -178,7 +178,7 @@ pub struct Inspection {
     enforces: bool,
     class: Class,
     start: Vec<u8>,
-    trailer_findings: Vec<Finding>,
+    noted: bool,
 }
 
 /// Why a body is not sent on.
@@ -232,7 +232,7 @@ impl Inspection {
             enforces,
             class,
             start: Vec::new(),
-            trailer_findings: Vec::new(),
+            noted: false,
         }
     }
 
@@ -292,7 +292,7 @@ impl Inspection {
     }
 
     /// Looks through trailers like through a head.
-    pub fn trailers(&mut self, trailers: &HeaderMap) -> Result<(), Refused> {
+    pub fn trailers(&mut self, trailers: &HeaderMap, progress: &Progress) -> Result<(), Refused> {
         let policy = Arc::clone(&self.policy);
         let mut look = HeadLook { policy: &policy, target: &self.target, seen: HeadSecrets::default() };
         for (name, value) in trailers {
@@ -301,7 +301,7 @@ impl Inspection {
             look.field(&place, &look.exempt(&[Spot::Header(name.as_str())]), value.as_bytes());
         }
         let HeadSecrets { findings, misplaced } = look.seen;
-        self.trailer_findings = findings;
+        note(&findings, self.action, self.enforces, progress);
         match misplaced {
             Some(place) if self.enforces && self.action != SecretAction::Alert => Err(Refused {
                 reason: Reason::SecretFound,
@@ -319,11 +319,13 @@ impl Inspection {
         self.inspector.as_ref().map_or(0, BodyInspector::decoded_bytes)
     }
 
-    /// Puts what was seen into the record.
+    /// Puts what was seen into the record; once.
     pub fn note(&mut self, progress: &Progress) {
+        if std::mem::replace(&mut self.noted, true) {
+            return;
+        }
         let findings = self.inspector.as_ref().map(BodyInspector::findings).unwrap_or_default();
         note(findings, self.action, self.enforces, progress);
-        note(&self.trailer_findings, self.action, self.enforces, progress);
         if self.unseen {
             progress.find(Finding::Undecodable { encoding: self.policy.redactor.text("content-encoding") });
         }

@@ -92,7 +92,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
         }
         let late = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
         if late {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request head took too long")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the request head took too long",
+            )));
         }
         read
     }
