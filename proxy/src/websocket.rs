@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
@@ -14,6 +15,7 @@ use policy::scan::Scanner;
 use policy::verdict::{Permit, Reason};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, WriteHalf};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::body::{Meter, ReplyBody, Upload};
 use crate::connection::Scope;
@@ -26,7 +28,10 @@ use crate::passthrough::nothing_moves;
 
 /// Size of one relayed read.
 const BUFFER: usize = 16 * 1024;
+/// How long a close frame may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Close codes (RFC 6455, section 7.4.1).
+const GOING_AWAY: u16 = 1001;
 const PROTOCOL_ERROR: u16 = 1002;
 const POLICY_VIOLATION: u16 = 1008;
 
@@ -63,11 +68,10 @@ pub async fn open(
     let draining = scope.gateway.draining.clone();
     scope.gateway.tasks.spawn(async move {
         let (Ok(client), Ok(upstream)) = (upgrade.await, upstream.await) else { return };
-        let relayed = relay(TokioIo::new(client), TokioIo::new(upstream), seen, meter);
+        let relayed = relay(TokioIo::new(client), TokioIo::new(upstream), seen, meter, &draining);
         let kind = tokio::select! {
             kind = relayed => kind,
             () = nothing_moves(&progress, idle) => OutcomeKind::Completed,
-            () = draining.cancelled() => OutcomeKind::Completed,
         };
         entry.finish(kind);
     });
@@ -91,7 +95,13 @@ enum End {
     Refused(u16, &'static str),
 }
 
-async fn relay<C, U>(client: C, upstream: U, seen: Seen, meter: Meter) -> OutcomeKind
+async fn relay<C, U>(
+    client: C,
+    upstream: U,
+    seen: Seen,
+    meter: Meter,
+    draining: &CancellationToken,
+) -> OutcomeKind
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
@@ -104,16 +114,25 @@ where
     let up = outbound.run(client_read, upstream_write);
     let down = copy_down(upstream_read, &client_write, &progress);
     tokio::pin!(up, down);
-    // Either side may close first; the other direction then still has its closing handshake to carry.
     let end = tokio::select! {
-        end = &mut up => end,
+        end = &mut up => {
+            if matches!(end, End::Closed) {
+                // The destination may still have its side of the closing handshake to say.
+                let _ = tokio::time::timeout(GOODBYE, &mut down).await;
+            }
+            end
+        }
         () = &mut down => End::Closed,
+        () = draining.cancelled() => End::Refused(GOING_AWAY, "outgate: stopping"),
     };
     if let End::Refused(code, reason) = end {
-        let mut client = client_write.lock().await;
-        let _ = client.write_all(&server_close(code, reason)).await;
-        let _ = client.shutdown().await;
-        return OutcomeKind::Completed;
+        let goodbye = async {
+            let mut client = client_write.lock().await;
+            let _ = client.write_all(&server_close(code, reason)).await;
+            let _ = client.shutdown().await;
+        };
+        // A client that does not read is not waited for.
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }
     OutcomeKind::Completed
 }
