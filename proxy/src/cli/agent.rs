@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use policy::identity::AgentName;
 use policy::redact::Redacted;
 use policy::view::rfc3339;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::changes::{change, operator, redacted};
 use super::context::running;
+use super::gate::Gate;
 use super::moment::{self, Span};
 use super::output::bold;
 use super::records::Records;
@@ -120,7 +122,17 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
         Command::Revoke(Revoke { name }) => {
             context.refuse_inside_a_session("agent revoke")?;
             let config = context.config()?;
-            change(&config, async |store, recorder| agents::revoke(store, recorder, name, operator()).await)?;
+            match Gate::find(&config)? {
+                // A gateway that runs is told, so that what is printed below is true when it is printed.
+                Some(gate) => {
+                    gate.post::<IgnoredAny>(&format!("/api/agents/{name}/revoke"), &json!({}))?;
+                }
+                None => {
+                    change(&config, async |store, recorder| {
+                        agents::revoke(store, recorder, name, operator()).await
+                    })?;
+                }
+            }
             output::line(format_args!("revoked `{name}`; its tokens are taken no longer"))?;
         }
     }

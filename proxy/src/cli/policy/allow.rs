@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use policy::catalogue::Classified;
+use policy::catalogue::{Catalogue, Classified, Risk};
 use policy::decide::{Explanation, Grants, Policy};
 use policy::identity::AgentName;
 use policy::path::RequestPath;
@@ -75,7 +75,22 @@ pub(super) fn run(arguments: &Allow, context: &Context) -> Result<Exit, Failure>
     if changed {
         put_in_force(&config);
     }
+    warn_of_risk(text);
     Ok(Exit::Done)
+}
+
+/// Some hosts are known ways out for data, whoever allows them.
+fn warn_of_risk(text: &str) {
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_start_matches("*.");
+    let risk = host.parse::<Host>().ok().and_then(|host| Catalogue::builtin().risk(&host));
+    let danger = match risk {
+        None => return,
+        Some(Risk::Paste) => "shows what anyone posts to anyone",
+        Some(Risk::Tunnel) => "leads to a machine of the caller's choice",
+        Some(Risk::FileDrop) => "takes files from anyone",
+        Some(Risk::UserContent) => "carries pages and functions of strangers",
+    };
+    output::note(format_args!("mind that {} {danger}: data can leave that way", Shown(host)));
 }
 
 /// Tells a gateway that runs at once; it would find out by itself within two seconds.
