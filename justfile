@@ -20,6 +20,10 @@ test *FILTER:
 clients:
     bash .ci/run clients
 
+# build the proxy that the transparency test compares with
+reference:
+    bash .ci/run reference
+
 # format the code
 format:
     cargo fmt --all
