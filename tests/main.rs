@@ -8,6 +8,13 @@
 #![expect(clippy::disallowed_methods, reason = "the tests are the clients and servers round the gateway")]
 #![allow(dead_code, unreachable_pub, reason = "the vocabulary is one crate with its users; words may rest")]
 
+mod big;
+mod clients;
 mod commands;
 mod documentation;
+mod evasion;
 mod harness;
+mod leaks;
+mod operation;
+mod paths;
+mod streams;

@@ -137,6 +137,15 @@ impl Agent {
         Arc::new(config)
     }
 
+    /// The client's TLS 1.3 with an encrypted ClientHello, or the pretence of one.
+    pub fn ech_config(&self, mode: rustls::client::EchMode) -> rustls::ClientConfig {
+        rustls::ClientConfig::builder_with_provider(provider())
+            .with_ech(mode)
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth()
+    }
+
     /// The request in absolute form, in the pieces it is to be sent in.
     pub fn absolute(&self, request: &Request) -> Vec<Vec<u8>> {
         let authority = format!("{}:{}", request.host, request.port.unwrap_or(self.ports.0));

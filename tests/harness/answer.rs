@@ -31,8 +31,8 @@ pub struct Answer {
 
 impl Answer {
     /// No answer, and why.
-    pub fn none(error: impl ToString) -> Answer {
-        Answer { error: Some(error.to_string()), ..Answer::default() }
+    pub fn none(error: impl Into<Box<dyn std::error::Error>>) -> Answer {
+        Answer { error: Some(error.into().to_string()), ..Answer::default() }
     }
 
     /// The first value of a header.

@@ -18,7 +18,7 @@ async fn ask(origin: &Origin, request: &Request) -> Answer {
 
 #[tokio::test]
 async fn an_origin_remembers_what_it_was_sent() {
-    let origin = Origin::new(&TestCa::new()).start().await;
+    let origin = Origin::with_authority(&TestCa::new()).start().await;
     let request = Request::get("a.test", "/echo?q=1").method("POST").header("x-note", "kept");
     let answer = ask(&origin, &request.pieces(["one", "two"]).trailer("x-sum", "6")).await;
     assert_eq!((answer.status, answer.text(), answer.complete), (200, "onetwo".into(), true));
@@ -33,7 +33,7 @@ async fn an_origin_remembers_what_it_was_sent() {
 
 #[tokio::test]
 async fn an_origin_tells_an_aborted_body_from_a_short_one() {
-    let origin = Origin::new(&TestCa::new()).start().await;
+    let origin = Origin::with_authority(&TestCa::new()).start().await;
     let mut raw = Raw::open((origin.ip, origin.http).into()).await;
     raw.send("POST /echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf").await;
     super::eventually("the beginning to arrive", async || origin.saw("half").then_some(())).await;
@@ -46,7 +46,7 @@ async fn an_origin_tells_an_aborted_body_from_a_short_one() {
 
 #[tokio::test]
 async fn an_origin_follows_its_script() {
-    let origin = Origin::new(&TestCa::new()).start().await;
+    let origin = Origin::with_authority(&TestCa::new()).start().await;
     for (path, status, body, complete) in [
         ("/", 200, "hello", true),
         ("/status/418", 418, "as asked", true),
@@ -66,7 +66,7 @@ async fn an_origin_follows_its_script() {
 
 #[tokio::test]
 async fn a_long_body_is_the_same_every_time() {
-    let origin = Origin::new(&TestCa::new()).start().await;
+    let origin = Origin::with_authority(&TestCa::new()).start().await;
     let length = 3 * tally::PIECE as u64 + 17;
     let answer = ask(&origin, &Request::get("a.test", &format!("/bytes/{length}"))).await;
     let mut expected = Tally::default();
@@ -76,7 +76,7 @@ async fn a_long_body_is_the_same_every_time() {
 
 #[tokio::test]
 async fn a_websocket_is_echoed_and_closed() {
-    let origin = Origin::new(&TestCa::new()).start().await;
+    let origin = Origin::with_authority(&TestCa::new()).start().await;
     let mut raw = Raw::open((origin.ip, origin.http).into()).await;
     let upgrade = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

@@ -16,7 +16,8 @@ mod request;
 mod resolver;
 mod row;
 mod script;
-mod tally;
+pub mod secrets;
+pub mod tally;
 mod websocket;
 mod world;
 
@@ -26,7 +27,7 @@ pub use agent::{Agent, Way};
 pub use answer::Answer;
 pub use authority::{Flaw, TestCa};
 pub use canary::Canary;
-pub use gate::{Gate, GateBuilder, command};
+pub use gate::{Gate, GateBuilder, command, resident};
 pub use origin::{Asked, End, Origin, Reply, Seen, reply};
 pub use raw::Raw;
 pub use request::{Body, Request};

@@ -32,6 +32,8 @@ type Handler = Arc<dyn Fn(Asked) -> BoxFuture<'static, Reply> + Send + Sync>;
 pub struct Asked {
     /// Method.
     pub method: String,
+    /// `:authority`, or the `Host` header.
+    pub authority: String,
     /// Path without query.
     pub path: String,
     /// Query, empty where there is none.
@@ -112,7 +114,7 @@ pub struct OriginBuilder {
 
 impl Origin {
     /// An origin on 127.0.0.2 whose certificates `ca` signs.
-    pub fn new(ca: &Arc<TestCa>) -> OriginBuilder {
+    pub fn with_authority(ca: &Arc<TestCa>) -> OriginBuilder {
         let ip = IpAddr::from([127, 0, 0, 2]);
         OriginBuilder { ip, ca: ca.clone(), flaw: Flaw::None, http1_only: false, handler: None }
     }
@@ -145,6 +147,11 @@ impl Origin {
     /// Names that clients asked certificates for.
     pub fn names(&self) -> Vec<Option<String>> {
         self.log.names.lock().unwrap().clone()
+    }
+
+    /// The first mebibyte received, below TLS, all connections together.
+    pub fn wire(&self) -> String {
+        text(&self.log.wire.lock().unwrap())
     }
 
     /// Whether `text` arrived anywhere in a request: target, headers, the kept part of the body, trailers.
@@ -222,6 +229,7 @@ fn acceptor(ca: &Arc<TestCa>, flaw: Flaw, http1_only: bool) -> TlsAcceptor {
 struct Log {
     seen: Mutex<Vec<Seen>>,
     names: Mutex<Vec<Option<String>>>,
+    wire: Mutex<Vec<u8>>,
     accepts: AtomicU64,
     bytes: AtomicU64,
 }
@@ -259,9 +267,13 @@ where
         let server = server.clone();
         async move {
             let entry = Entry::open(&server.log, scheme, &request);
-            let Some(handler) = server.handler.clone() else { return script::respond(entry, request).await };
-            let asked = script::read_whole(entry, request).await?;
-            Ok::<_, io::Error>(handler(asked).await)
+            let head = request.method() == http::Method::HEAD;
+            let answer = match server.handler.clone() {
+                None => script::respond(entry, request).await?,
+                Some(handler) => handler(script::read_whole(entry, request).await?).await,
+            };
+            // The answer to HEAD has the headers of the body that a GET would get, and no body.
+            Ok::<_, io::Error>(if head { answer.map(|_| script::full(Bytes::new())) } else { answer })
         }
     });
     let stream = TokioIo::new(stream);
@@ -284,12 +296,11 @@ pub(super) struct Entry {
 
 impl Entry {
     fn open(log: &Arc<Log>, scheme: &'static str, request: &http::Request<hyper::body::Incoming>) -> Entry {
-        let host = request.headers().get("host").map(|value| text(value.as_bytes()));
         let seen = Seen {
             scheme,
             version: format!("{:?}", request.version()),
             method: request.method().to_string(),
-            authority: request.uri().authority().map_or(host.unwrap_or_default(), ToString::to_string),
+            authority: authority(request),
             path: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
             headers: pairs(request.headers()),
             body: Tally::default(),
@@ -314,6 +325,12 @@ impl Entry {
     }
 }
 
+/// What the request names its host: in HTTP/2 by the target, in HTTP/1.1 by the header.
+pub(super) fn authority<B>(request: &http::Request<B>) -> String {
+    let host = || request.headers().get("host").map(|value| text(value.as_bytes()));
+    request.uri().authority().map(ToString::to_string).or_else(host).unwrap_or_default()
+}
+
 fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect()
 }
@@ -322,7 +339,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A socket that counts what it receives.
+/// A socket that counts what it receives, and keeps the beginning.
 struct Counted {
     stream: TcpStream,
     log: Arc<Log>,
@@ -336,8 +353,13 @@ impl AsyncRead for Counted {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let read = buffer.filled().len() - before;
-        self.log.bytes.fetch_add(read as u64, Ordering::SeqCst);
+        let read = &buffer.filled()[before..];
+        self.log.bytes.fetch_add(read.len() as u64, Ordering::SeqCst);
+        let mut wire = self.log.wire.lock().unwrap();
+        if wire.len() < 1 << 20 {
+            wire.extend_from_slice(read);
+        }
+        drop(wire);
         result
     }
 }

@@ -38,7 +38,8 @@ impl Raw {
         Raw::over(Box::new(stream))
     }
 
-    fn over(stream: Box<dyn Duplex>) -> Raw {
+    /// Over any stream.
+    pub fn over(stream: Box<dyn Duplex>) -> Raw {
         let (input, output) = tokio::io::split(stream);
         Raw { input: BufReader::new(input), output, alpn: None, certificate: None }
     }

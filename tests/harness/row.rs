@@ -44,8 +44,14 @@ impl Index<&str> for Row {
     }
 }
 
+/// On one line, without what tells a reader nothing: digests, times, numbers of the chain.
 impl fmt::Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.0)
+        let dull =
+            ["body", "hash", "previous", "outcome_hash", "seq", "outcome_seq", "policy", "ms", "time", "id"];
+        let telling = |(name, value): &(&String, &Value)| !value.is_null() && !dull.contains(&name.as_str());
+        let fields = self.0.as_object().into_iter().flatten().filter(telling);
+        let fields: Vec<String> = fields.map(|(name, value)| format!("{name}: {value}")).collect();
+        f.write_str(&fields.join(", "))
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `/echo` the body · `/stream` the body while it arrives · `/headers` the request's headers · `/bytes/N` ·
 //! `/status/N` · `/sse/COUNT/MILLISECONDS` · `/grpc` messages and trailers · `/slow/MILLISECONDS` · `/redirect` to
-//! `evil.test` · `/hang` · `/early` without reading the body · `/abort` mid-body · `/unsolicited-101` · `/ws` ·
-//! `/alt-svc` · `/own-headers` · `/trailers`. Anything else is greeted.
+//! `evil.test` · `/hang` · `/early` without reading the body · `/abort` mid-body · `/unsolicited-101` ·
+//! `/alt-svc` · `/own-headers` · `/trailers`. Anything else is greeted, and any path can become a WebSocket.
 
 use std::io;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 
-use super::origin::{Asked, End, Entry, Payload, Reply, reply};
+use super::origin::{Asked, End, Entry, Payload, Reply, authority, reply};
 use super::tally;
 use super::websocket::{self, Opcode};
 
@@ -26,8 +26,10 @@ type Pieces = mpsc::Sender<io::Result<Frame<Bytes>>>;
 pub(super) async fn respond(entry: Entry, request: Request<Incoming>) -> io::Result<Reply> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.split('/').skip(1).collect();
+    if request.headers().get("upgrade").is_some_and(|protocol| protocol == "websocket") {
+        return Ok(accept_websocket(entry, request));
+    }
     let answer = match parts[..] {
-        ["ws"] => return Ok(accept_websocket(entry, request)),
         ["stream" | "grpc"] => return Ok(stream_back(entry, request)),
         ["early"] => return Ok(reply(200, "text/plain", "early")),
         ["echo"] => {
@@ -86,6 +88,7 @@ pub(super) fn full(bytes: Bytes) -> Payload {
 
 /// Reads the whole request, for a handler.
 pub(super) async fn read_whole(entry: Entry, request: Request<Incoming>) -> io::Result<Asked> {
+    let authority = authority(&request);
     let (head, body) = request.into_parts();
     let mut whole = Vec::new();
     let mut body = Reading::new(entry, body);
@@ -94,6 +97,7 @@ pub(super) async fn read_whole(entry: Entry, request: Request<Incoming>) -> io::
     }
     Ok(Asked {
         method: head.method.to_string(),
+        authority,
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,

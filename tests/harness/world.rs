@@ -93,7 +93,7 @@ impl WorldBuilder {
     /// Starts everything.
     pub async fn start(self) -> World {
         let ca = TestCa::new();
-        let origin = (self.origin)(Origin::new(&ca)).start().await;
+        let origin = (self.origin)(Origin::with_authority(&ca)).start().await;
         // The canary may find a port taken by another test; then it does without, and takes one of its own.
         let evil = match Canary::at("127.0.0.3", &[origin.http, origin.tls]).await {
             Ok(evil) => evil,
@@ -103,11 +103,10 @@ impl WorldBuilder {
         resolver.answers(".test", resolver::Reply::at(&[&origin.ip.to_string()]));
         resolver.answers("evil.test", resolver::Reply::at(&["127.0.0.3"]));
         resolver.answers(".evil.test", resolver::Reply::at(&["127.0.0.3"]));
-        let roots = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(&roots, ca.pem()).unwrap();
-        let config = configuration(&fill(&self.config, &origin), &resolver, roots.path());
-        let gate =
-            (self.gate)(Gate::with_policy(&policy(&self.policy, &origin)).config(&config)).start().await;
+        let gate = Gate::with_policy(&policy(&self.policy, &origin));
+        let roots = gate.file("roots.pem", &ca.pem());
+        let config = configuration(&fill(&self.config, &origin), &resolver, &roots);
+        let gate = (self.gate)(gate.config(&config)).start().await;
         let agent = Agent::new(gate.proxy, &gate.ca().await, (origin.http, origin.tls));
         World { ca, origin, resolver, evil, gate, agent }
     }

@@ -1,0 +1,195 @@
+//! AUD: no record, no action; and no record lost.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::{Connection, Executor, SqliteConnection};
+use tokio::task::JoinSet;
+
+use super::POLICY;
+use crate::harness::{Frame, Gate, Request, Row, Way, World, eventually};
+
+/// Nothing of what these tests send is stopped by a window.
+fn unlimited() -> String {
+    POLICY.replace("window_alert = \"128 KiB\"", "").replace("256 KiB", "1 GiB")
+}
+
+async fn database(world: &World) -> SqliteConnection {
+    let url = format!("sqlite://{}", world.gate.data().join("outgate.db").display());
+    SqliteConnection::connect(&url).await.unwrap()
+}
+
+#[tokio::test]
+async fn aud_01_while_the_store_is_locked_nothing_leaves() {
+    let world = World::with_policy(&unlimited()).start().await;
+    let mut other = database(&world).await;
+    other.execute("BEGIN EXCLUSIVE").await.unwrap();
+    let request = Request::get("allowed.test", "/");
+    let answer = world.send(Way::Http1, &request).await;
+    assert_eq!((answer.status, answer.reason()), (503, Some("audit_unavailable")), "{answer:?}");
+    assert!(world.origin.requests().is_empty());
+    other.execute("ROLLBACK").await.unwrap();
+    eventually("the store to be used again", async || {
+        (world.send(Way::Http1, &request).await.status == 200).then_some(())
+    })
+    .await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn aud_02_without_its_store_nothing_leaves() {
+    let world = World::with_policy(&unlimited()).start().await;
+    let (file, aside) = (world.gate.data().join("outgate.db"), world.gate.data().join("aside.db"));
+    std::fs::rename(&file, &aside).unwrap();
+    let request = Request::get("allowed.test", "/");
+    let answer = world.send(Way::Http1, &request).await;
+    assert_eq!((answer.status, answer.reason()), (503, Some("audit_unavailable")), "{answer:?}");
+    assert!(world.origin.requests().is_empty());
+    assert!(world.gate.metric("outgate_audit_failures_total", &[]).await > 0.0);
+    std::fs::rename(&aside, &file).unwrap();
+    eventually("the store to be used again", async || {
+        (world.send(Way::Http1, &request).await.status == 200).then_some(())
+    })
+    .await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn aud_04_a_killed_gateway_has_recorded_whatever_left() {
+    let mut world = World::with_policy(&unlimited()).start().await;
+    let mut load = JoinSet::new();
+    for worker in 0..8 {
+        let agent = world.agent.clone();
+        load.spawn(async move {
+            for number in 0.. {
+                let way = Way::ALL[number % 3];
+                let request = Request::post("allowed.test", &format!("/{worker}-{number}"), "x".repeat(500));
+                if agent.send(way, &request).await.status != 200 {
+                    return;
+                }
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    world.gate.kill9().await;
+    while load.join_next().await.is_some() {}
+    world.gate = world.gate.again().await;
+    let rows = world.gate.decisions_now().await;
+    let seen = world.origin.requests();
+    assert!(seen.len() > 20, "too little happened before the kill: {}", seen.len());
+    for request in &seen {
+        assert!(
+            rows.iter().any(|row| row.text("path") == request.path),
+            "{} left without a record",
+            request.path
+        );
+    }
+    assert!(rows.iter().all(Row::has_ended), "a row has no outcome after the restart");
+    let known = ["completed", "interrupted"];
+    assert!(rows.iter().all(|row| known.contains(&row.text("outcome"))), "{rows:#?}");
+    let verified = world.gate.run(&["audit", "verify", "--json"]).await;
+    assert!(verified.status.success(), "{verified:?}");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn aud_13_the_store_is_private() {
+    let world = World::with_policy(&unlimited()).start().await;
+    assert_eq!(world.send(Way::Http1, &Request::get("allowed.test", "/")).await.status, 200);
+    assert_eq!(mode(&world.gate.data()), 0o700);
+    for entry in std::fs::read_dir(world.gate.data()).unwrap() {
+        let path = entry.unwrap().path();
+        let expected = if path.is_dir() { 0o700 } else { 0o600 };
+        let public = ["ca.pem"].iter().any(|name| path.ends_with(name));
+        assert!(public || mode(&path) == expected, "{} has mode {:o}", path.display(), mode(&path));
+    }
+    world.finish().await;
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn aud_13_a_changed_record_is_found() {
+    let world = World::with_policy(&unlimited()).start().await;
+    for _ in 0..3 {
+        assert_eq!(world.send(Way::Http1, &Request::get("allowed.test", "/")).await.status, 200);
+    }
+    world.gate.decisions_reach(3).await;
+    assert_eq!(world.gate.run(&["audit", "verify"]).await.status.code(), Some(0));
+    let mut other = database(&world).await;
+    let changed = other.execute(
+        "UPDATE records SET record = replace(record, 'allowed.test', 'other.test')
+         WHERE seq = (SELECT MIN(seq) FROM records WHERE kind = 'decision')",
+    );
+    assert_eq!(changed.await.unwrap().rows_affected(), 1);
+    other.close().await.unwrap();
+    let verified = world.gate.run(&["audit", "verify", "--json"]).await;
+    assert_eq!(verified.status.code(), Some(3), "{verified:?}");
+    let told: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!(told["intact"], false, "{told}");
+}
+
+#[tokio::test]
+async fn aud_15_told_to_stop_it_finishes_what_it_records() {
+    let mut world = World::with_policy(&unlimited()).start().await;
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        let request = Request::get("allowed.test", "/socket");
+        let mut raw = world.agent.tls(&request, b"http/1.1").await.unwrap();
+        let head = format!(
+            "GET /socket HTTP/1.1\r\nHost: allowed.test:{}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            world.origin.tls
+        );
+        raw.send(head).await;
+        assert_eq!(raw.answer().await.status, 101);
+        Frame::text("hello").write(&mut raw.output, true).await.unwrap();
+        Frame::read(&mut raw.input).await.unwrap();
+        open.push(raw);
+    }
+    let mut load = JoinSet::new();
+    for _ in 0..100 {
+        let agent = world.agent.clone();
+        load.spawn(async move {
+            agent.send(Way::Absolute, &Request::get("allowed.test", "/slow/300")).await.status
+        });
+    }
+    eventually("the requests to be under way", async || (world.origin.requests().len() == 120).then_some(()))
+        .await;
+    let status = world.gate.stop().await;
+    assert!(status.success(), "{status}");
+    let statuses = load.join_all().await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let rows = world.gate.decisions_now().await;
+    assert_eq!(rows.len(), 120);
+    assert!(rows.iter().all(Row::has_ended), "{rows:#?}");
+}
+
+#[tokio::test]
+async fn aud_17_a_store_that_is_none_stops_the_start() {
+    let mut world = World::with_policy(&unlimited()).start().await;
+    world.gate.stop().await;
+    let file = world.gate.data().join("outgate.db");
+    for name in ["outgate.db-wal", "outgate.db-shm"] {
+        let _ = std::fs::remove_file(world.gate.data().join(name));
+    }
+    std::fs::write(&file, "this is no database, and long enough to be told from an empty one").unwrap();
+    let output = world.gate.second_serve().await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("outgate.db"), "{said}");
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("proxy http://"), "{output:?}");
+}
+
+#[tokio::test]
+async fn aud_18_a_second_gateway_on_the_same_folder_refuses() {
+    let gate = Gate::with_policy("allow = []").start().await;
+    let output = gate.second_serve().await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(gate.data().to_str().unwrap()), "{said}");
+    gate.finish().await;
+}
