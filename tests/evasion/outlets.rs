@@ -16,6 +16,13 @@ const CASES: &[Case] = &[
             scene.passes(Way::Http1, &Request::post("llm.test", "/v1/messages", "{}")).await.map(drop)
         })
     }),
+    case("ALW-04", "asking to push where only reading is allowed", |scene| {
+        Box::pin(async move {
+            let path = |service: &str| format!("/o/r.git/info/refs?service={service}");
+            scene.passes(Way::Http1, &Request::get("ro.test", &path("git-upload-pack"))).await?;
+            denied(scene, &[Request::get("ro.test", &path("git-receive-pack"))]).await
+        })
+    }),
     case("ALW-05", "pushing where only fetching is allowed", |scene| {
         Box::pin(async move {
             let push = Request::post("ro.test", "/o/r.git/git-receive-pack", "0000");
