@@ -30,7 +30,7 @@ use crate::dial::DialError;
 use crate::entry::{Entry, Progress, milliseconds};
 use crate::forward::{Offer, dial_error, upstream_uri};
 use crate::gateway::CurrentPolicy;
-use crate::head::{BadHead, Head, asks_for_websocket, strip_hop_by_hop};
+use crate::head::{BadHead, Head, asks_for_websocket, join_cookies, strip_hop_by_hop};
 use crate::identify::Client;
 use crate::inspect;
 use crate::reply::{Audience, OWN_HEADER_PREFIX, Refusal};
@@ -325,6 +325,7 @@ pub fn outgoing(parts: &Parts, head: &Head, upload: Upload) -> Result<Request<Up
     *request.uri_mut() = upstream_uri(&head.target, &head.path.forwarded())?;
     *request.headers_mut() = parts.headers.clone();
     request.headers_mut().remove(HOST);
+    join_cookies(request.headers_mut());
     Ok(request)
 }
 

@@ -4,8 +4,8 @@
 //! contradicts `Host`, `Transfer-Encoding: gzip, chunked`, names with underscores); all of it ends here.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, Version};
@@ -270,6 +270,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Makes one `cookie` field of many: HTTP/2 clients send a field for each cookie, HTTP/1.1 servers read but one
+/// (RFC 9113, section 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() < 2 {
+        return;
+    }
+    // Values joined by what may stand in a value are a value.
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::Request;
@@ -432,5 +445,15 @@ mod tests {
         let left: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or(""))).collect();
         assert_eq!(left, ["accept: */*", "te: trailers"]);
+    }
+
+    #[test]
+    fn cookies_leave_in_one_field() {
+        let fields = [("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2; c=3"), ("cookie", "d")];
+        let mut headers = parts("GET", "/", Version::HTTP_2, &fields).headers;
+        join_cookies(&mut headers);
+        let cookies: Vec<_> = headers.get_all("cookie").iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3; d"]);
+        assert_eq!(headers.len(), 2);
     }
 }
