@@ -232,6 +232,9 @@ struct UploadState {
     broken: bool,
     /// Nothing was taken from the body yet, so its length is what it was declared to be.
     untouched: bool,
+    /// The HTTP library has begun to send it. Until then no end shows: a body of no bytes would be taken for none, and
+    /// a POST would leave without any length.
+    sending: bool,
 }
 
 /// The upload was broken off; [`Progress`] says why.
@@ -269,6 +272,7 @@ impl Upload {
             ended: false,
             broken: false,
             untouched: true,
+            sending: false,
         };
         Upload { state: Some(Box::new(state)) }
     }
@@ -313,9 +317,9 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.state
-            .as_ref()
-            .is_none_or(|state| state.ended && state.ready.is_empty() && state.trailers.is_none())
+        self.state.as_ref().is_none_or(|state| {
+            state.sending && state.ended && state.ready.is_empty() && state.trailers.is_none()
+        })
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -330,6 +334,7 @@ impl Body for Upload {
 
 impl UploadState {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadBroken>>> {
+        self.sending = true;
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 self.meter.left(bytes.len() as u64);
