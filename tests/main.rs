@@ -18,3 +18,4 @@ mod leaks;
 mod operation;
 mod paths;
 mod streams;
+mod transparency;

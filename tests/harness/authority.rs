@@ -46,6 +46,11 @@ impl TestCa {
         self.issuer.pem()
     }
 
+    /// Its key, for a proxy that is to sign with it.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// A resolver that signs for whatever name a client asks, with the given flaw.
     pub fn signer(self: &Arc<Self>, flaw: Flaw) -> Arc<dyn ResolvesServerCert> {
         Arc::new(Signer { ca: self.clone(), key: KeyPair::generate().unwrap(), flaw })

@@ -33,7 +33,7 @@ pub use raw::Raw;
 pub use request::{Body, Request};
 pub use resolver::{Reply as NameReply, Resolver};
 pub use row::Row;
-pub use tally::Tally;
+pub use tally::{Tally, stream};
 pub use websocket::{Frame, Opcode};
 pub use world::{World, WorldBuilder};
 
