@@ -9,16 +9,18 @@ mod intended;
 mod message;
 mod recorder;
 mod reference;
+mod shape;
 mod through;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use corpus::{Route, Shape, corpus};
+use corpus::corpus;
 use intended::{INTENDED, REFUSED, Side};
 use message::{Message, differences};
 use reference::Reference;
+use shape::{Route, Shape};
 use through::{Through, Upstreams};
 
 use crate::harness::{Agent, Gate, TestCa};

@@ -1,7 +1,7 @@
 //! The differences that are meant, each with a row in `docs/transparency.md`.
 
-use super::corpus::{Route, Shape};
 use super::message::{Difference, Part};
+use super::shape::{Route, Shape};
 
 /// Which end saw a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use super::corpus::{Route, Sends, Shape, Written};
 use super::message::{Message, Unframed};
 use super::recorder::Recorder;
+use super::shape::{Route, Sends, Shape, Written};
 use crate::harness::{Agent, End, Frame, Opcode, Origin, PATIENCE, Raw, Request, Tally, TestCa, eventually};
 
 /// The servers that the corpus is sent to.
