@@ -97,11 +97,9 @@ async fn seen_since(origin: &Origin, before: usize) -> Vec<Message> {
 async fn written(raw: &mut Raw, requests: &[Written], authority: &str, absolute: bool) -> Vec<Message> {
     let mut answers = Vec::new();
     for request in requests {
-        raw.send(request.head(authority, absolute)).await;
+        let head = request.head(authority, absolute);
         let waits = request.head.to_ascii_lowercase().contains("\nexpect:");
-        if !waits {
-            raw.send(&request.body).await;
-        }
+        raw.send(if waits { head } else { [head, request.body.clone()].concat() }).await;
         let unframed = if request.method() == "HEAD" { Unframed::Head } else { Unframed::Connection };
         loop {
             let answer = timeout(PATIENCE, Message::read(&mut raw.input, unframed)).await;
