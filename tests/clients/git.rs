@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::{Desk, has};
-use crate::harness::{Asked, Reply, World};
+use super::{Desk, has, starter};
+use crate::harness::{Asked, End, NameReply, Reply, Request, Way, World, secrets};
 
 /// Answers by running `git http-backend` as a web server would (RFC 3875).
 async fn backend(root: PathBuf, asked: Asked) -> Reply {
@@ -65,8 +67,8 @@ async fn git(desk: &Desk, folder: &Path, arguments: &[&str]) -> super::Run {
     super::run(&mut command).await
 }
 
-/// A world with a forge that serves one empty repository, from a folder that lives as long as the second value.
-async fn forge(policy: &str) -> (World, tempfile::TempDir) {
+/// A folder with one empty repository that may be pushed to.
+async fn repository() -> tempfile::TempDir {
     let root = tempfile::TempDir::new().unwrap();
     let repository = root.path().join("repository.git");
     for arguments in
@@ -77,10 +79,117 @@ async fn forge(policy: &str) -> (World, tempfile::TempDir) {
             Command::new("git").current_dir(&repository).args(arguments).stdout(Stdio::null()).status();
         assert!(status.await.unwrap().success());
     }
+    root
+}
+
+/// A world with a forge that serves one empty repository, from a folder that lives as long as the second value.
+async fn forge(policy: &str) -> (World, tempfile::TempDir) {
+    let root = repository().await;
     let served = root.path().to_owned();
     let world =
         World::with_policy(policy).answering(move |asked| backend(served.clone(), asked)).start().await;
     (world, root)
+}
+
+/// The same behind the starter policy, at `github.com` and `allowed.test`, for whoever knows the `name:token`.
+async fn private_forge(credentials: &str) -> (World, tempfile::TempDir) {
+    let root = repository().await;
+    let served = root.path().to_owned();
+    let expected = format!("Basic {}", STANDARD.encode(credentials));
+    let policy = starter(&["github.com:{tls}", "allowed.test:{tls}", "allowed.test:{http}"]);
+    let mut world = World::with_policy(&policy)
+        .answering(move |asked| {
+            let known = asked.headers.get("authorization").is_some_and(|value| *value == expected[..]);
+            let served = served.clone();
+            async move {
+                if known {
+                    return backend(served, asked).await;
+                }
+                let mut challenge = crate::harness::reply(401, "text/plain", "who are you?");
+                challenge.headers_mut().insert("www-authenticate", "Basic realm=\"forge\"".parse().unwrap());
+                challenge
+            }
+        })
+        .start()
+        .await;
+    world.resolver.answers("github.com", NameReply::at(&[&world.origin.ip.to_string()]));
+    let (_, token) = credentials.split_once(':').unwrap();
+    world.gate.plant(&secrets::heart(token));
+    world.gate.plant(&secrets::heart(&STANDARD.encode(credentials)));
+    (world, root)
+}
+
+/// Commits something and pushes it to the repository at `host`, with the credentials in the URL.
+async fn push(world: &World, credentials: &str, host: &str) -> super::Run {
+    let desk = Desk::in_front_of(world).await;
+    let url = format!("https://{credentials}@{host}:{}/repository.git", world.origin.tls);
+    git(&desk, desk.path(), &["init", "--quiet"]).await.ok();
+    git(&desk, desk.path(), &["commit", "--allow-empty", "-m", "first"]).await.ok();
+    git(&desk, desk.path(), &["push", &url, "HEAD:main"]).await
+}
+
+#[tokio::test]
+async fn git_pushes_with_a_token_of_the_forge() {
+    if !has("git") {
+        return;
+    }
+    let credentials = format!("x-access-token:{}", secrets::token("github-token"));
+    let (world, root) = private_forge(&credentials).await;
+    push(&world, &credentials, "github.com").await.ok();
+    assert!(root.path().join("repository.git/refs/heads/main").exists());
+    let rows = world.gate.decisions_reach(1).await;
+    for row in &rows {
+        row.is("allow", "allowed_by_rule");
+        assert_eq!((row.text("class"), row.text("service")), ("tool", "github"), "{row:?}");
+        assert!(!row.findings().contains(&"secret"), "{row:?}");
+    }
+    let sent = rows.iter().rfind(|row| row.text("method") == "POST").unwrap();
+    assert!(
+        sent.findings().contains(&"git_push") && sent.findings().contains(&"credential_used"),
+        "{sent:?}"
+    );
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_of_the_forge_is_refused_anywhere_else() {
+    if !has("git") {
+        return;
+    }
+    let token = secrets::token("github-token");
+    let credentials = format!("x-access-token:{token}");
+    let (world, _root) = private_forge(&credentials).await;
+    let pushed = push(&world, &credentials, "allowed.test").await;
+    assert_ne!(pushed.code, 0, "{}", pushed.err);
+    assert!(pushed.err.contains("outgate refused this request"), "{}", pushed.err);
+    // git shows its credentials only once it is asked for them: what arrived is the request without.
+    assert_eq!(world.origin.only_request().header("authorization"), None);
+    let basic = format!("Basic {}", STANDARD.encode(&credentials));
+    let get = || Request::get("allowed.test", "/");
+    let elsewhere = [
+        get().header("authorization", &basic),
+        get().header("authorization", &format!("Bearer {token}")),
+        get().header("x-note", &token),
+        Request::post("allowed.test", "/", format!("the token is {token}")),
+    ];
+    for way in [Way::Absolute, Way::Http1, Way::Http2] {
+        for request in &elsewhere {
+            let answer = world.send(way, request).await;
+            assert_eq!((answer.status, answer.reason()), (403, Some("secret_found")), "{way:?}: {request:?}");
+        }
+    }
+    // What stands before the token may be on its way when it is found; of the token nothing is.
+    for seen in &world.origin.requests()[1..] {
+        assert_eq!((&seen.method[..], seen.end), ("POST", End::Aborted), "{seen:#?}");
+    }
+    assert!(world.origin.requests().iter().all(|seen| seen.header("authorization").is_none()));
+    assert!(!world.origin.saw(&token[..4]));
+    let rows = world.gate.decisions_reach(14).await;
+    rows[0].is("allow", "allowed_by_rule");
+    for row in &rows[1..] {
+        row.is("deny", "secret_found");
+    }
+    world.finish().await;
 }
 
 #[tokio::test]

@@ -81,6 +81,15 @@ impl Run {
     }
 }
 
+/// The starter policy, with hosts added that the origin plays on its own ports.
+pub fn starter(hosts: &[&str]) -> String {
+    let added: String = hosts.iter().map(|host| format!("\"{host}\", ")).collect();
+    let starter = include_str!("../../policy/starter.toml");
+    let extended = starter.replacen("\nallow = [", &format!("\nallow = [{added}"), 1);
+    assert_ne!(extended, starter, "the starter policy allows nothing");
+    extended
+}
+
 /// Runs a command to its end.
 pub async fn run(command: &mut Command) -> Run {
     let output =

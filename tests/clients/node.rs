@@ -4,8 +4,8 @@ use aws_lc_rs::digest::{SHA512, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Desk, all_allowed, archive, has, installed};
-use crate::harness::{World, reply};
+use super::{Desk, Run, all_allowed, archive, has, installed, starter};
+use crate::harness::{NameReply, World, reply, secrets};
 
 #[tokio::test]
 async fn npm_installs() {
@@ -49,6 +49,85 @@ async fn npm_installs() {
     super::run(npm.env("npm_config_userconfig", desk.path().join("npmrc"))).await.ok();
     assert!(desk.path().join("node_modules/demo/package.json").exists());
     all_allowed(&world).await;
+    world.finish().await;
+}
+
+/// The host of npm's own registry.
+fn npm_registry() -> String {
+    ["registry", "npmjs", "org"].join(".")
+}
+
+/// A world behind the starter policy with a registry at npm's own host and at `packages.test`, for those who know
+/// the token.
+async fn registry(token: &str) -> World {
+    let own = npm_registry();
+    let expected = format!("Bearer {token}");
+    let mut world = World::with_policy(&starter(&[&format!("{own}:{{tls}}"), "packages.test:{tls}"]))
+        .answering(move |asked| {
+            let known = asked.headers.get("authorization").is_some_and(|value| *value == expected[..]);
+            async move {
+                match (known, &asked.method[..], &asked.path[..]) {
+                    (false, ..) => reply(401, "application/json", "{}"),
+                    (true, "GET", "/-/whoami") => {
+                        reply(200, "application/json", "{\"username\":\"somebody\"}")
+                    }
+                    (true, "PUT", "/demo") => reply(201, "application/json", "{\"ok\":true}"),
+                    _ => reply(404, "application/json", "{}"),
+                }
+            }
+        })
+        .start()
+        .await;
+    world.resolver.answers(&own, NameReply::at(&[&world.origin.ip.to_string()]));
+    world.gate.plant(&secrets::heart(token));
+    world
+}
+
+/// Runs an npm command on a small package, with the token in `.npmrc` for the registry at `host`.
+async fn npm(world: &World, token: &str, host: &str, command: &str) -> Run {
+    let desk = Desk::in_front_of(world).await;
+    let registry = format!("//{host}:{}/", world.origin.tls);
+    std::fs::write(desk.path().join(".npmrc"), format!("{registry}:_authToken={token}\n")).unwrap();
+    std::fs::write(desk.path().join("package.json"), "{\"name\":\"demo\",\"version\":\"1.0.0\"}").unwrap();
+    let registry = format!("--registry=https:{registry}");
+    desk.run("npm", &[command, "--no-update-notifier", "--fetch-retries=0", &registry]).await
+}
+
+#[tokio::test]
+async fn npm_publishes_with_a_token_of_its_registry() {
+    if !has("npm") {
+        return;
+    }
+    let token = secrets::token("npm-token");
+    let world = registry(&token).await;
+    assert_eq!(npm(&world, &token, &npm_registry(), "whoami").await.ok(), "somebody\n");
+    npm(&world, &token, &npm_registry(), "publish").await.ok();
+    let published = world.origin.requests().iter().any(|seen| seen.method == "PUT" && seen.path == "/demo");
+    assert!(published, "{:#?}", world.origin.requests());
+    for row in world.gate.decisions_reach(2).await {
+        row.is("allow", "allowed_by_rule");
+        assert_eq!((row.text("class"), row.text("service")), ("tool", "npm"), "{row:?}");
+        assert!(row.findings().contains(&"credential_used"), "{row:?}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_of_npm_is_refused_anywhere_else() {
+    if !has("npm") {
+        return;
+    }
+    let token = secrets::token("npm-token");
+    let world = registry(&token).await;
+    for command in ["whoami", "publish"] {
+        let run = npm(&world, &token, "packages.test", command).await;
+        assert_ne!(run.code, 0, "npm {command}: {}", run.out);
+        assert!(run.err.contains("403"), "npm {command}: {}", run.err);
+    }
+    for row in world.gate.decisions_reach(2).await {
+        row.is("deny", "secret_found");
+    }
+    world.origin.must_be_untouched();
     world.finish().await;
 }
 

@@ -81,6 +81,38 @@ print(requests.get(other).status_code, httpx.get(other).json()["error"]["code"])
     world.finish().await;
 }
 
+/// A refusal comes while the upload is still being written. A client must get to read it all the same.
+#[tokio::test]
+async fn a_large_upload_is_told_why_it_is_refused() {
+    let policy = format!("{BOTH}\n[uploads]\nrequest_block = \"1 MiB\"");
+    let world = World::with_policy(&policy).start().await;
+    let desk = Desk::in_front_of(&world).await;
+    let script = r#"
+import json, sys, urllib.error, urllib.request, httpx, requests
+body = bytes(3 << 20)
+for url in sys.argv[1:]:
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, data=body, method="POST"))
+    except urllib.error.HTTPError as refused:
+        print("urllib", refused.status, json.load(refused)["error"]["code"])
+    for library, answer in ("requests", requests.post(url, data=body)), ("httpx", httpx.post(url, content=body)):
+        print(library, answer.status_code, answer.json()["error"]["code"])
+"#;
+    let (tls, http) = (world.origin.tls, world.origin.http);
+    let urls = [
+        (format!("https://allowed.test:{tls}/echo"), "413 upload_too_large"),
+        (format!("http://allowed.test:{http}/echo"), "413 upload_too_large"),
+        ("https://other.test/echo".to_owned(), "403 unknown_destination"),
+        ("http://other.test/echo".to_owned(), "403 unknown_destination"),
+    ];
+    let arguments: Vec<&str> = urls.iter().map(|(url, _)| &url[..]).collect();
+    let Some(run) = python(&desk, script, &arguments).await else { return };
+    let told = |(_, why): &(String, &str)| format!("urllib {why}\nrequests {why}\nhttpx {why}\n");
+    assert_eq!(run.ok(), urls.iter().map(told).collect::<String>());
+    world.origin.must_be_untouched();
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn websockets_pass() {
     let world = World::with_policy(BOTH).start().await;

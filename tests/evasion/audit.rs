@@ -1,10 +1,12 @@
 //! AUD: no record, no action; and no record lost.
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use sqlx::{Connection, Executor, SqliteConnection};
+use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use super::POLICY;
@@ -53,6 +55,75 @@ async fn aud_02_without_its_store_nothing_leaves() {
     })
     .await;
     world.finish().await;
+}
+
+/// Runs the test below in a mount namespace of its own, where all temporary files are on a small disk.
+#[tokio::test]
+async fn aud_02_on_a_full_disk_nothing_leaves() {
+    let disk = tempfile::TempDir::new().unwrap();
+    let namespace = |then: &str| {
+        let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--map-root-user"] };
+        let mut command = Command::new("unshare");
+        command.args(user).args(["--mount", "sh", "-c"]);
+        command.arg(format!("mount -t tmpfs -o size=8m small \"$0\" && {then}")).arg(disk.path());
+        command.kill_on_drop(true);
+        command
+    };
+    if !namespace("true").output().await.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: a small disk cannot be mounted here; a full disk was not tried");
+        return;
+    }
+    let mut inside = namespace("TMPDIR=\"$0\" exec \"$@\"");
+    inside.arg(std::env::current_exe().unwrap());
+    inside.args(["--ignored", "--nocapture", "--exact", "evasion::audit::on_a_disk_of_eight_mebibytes"]);
+    let output = tokio::time::timeout(Duration::from_secs(120), inside.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{complained}");
+}
+
+#[tokio::test]
+#[ignore = "wants a small disk to fill; aud_02_on_a_full_disk_nothing_leaves runs it on one"]
+async fn on_a_disk_of_eight_mebibytes() {
+    let size = rustix::fs::statvfs(std::env::temp_dir()).unwrap();
+    if size.f_blocks * size.f_frsize > 8 << 20 {
+        eprintln!("SKIPPED: this disk is not for filling");
+        return;
+    }
+    let world = World::with_policy(&unlimited()).start().await;
+    let request = Request::get("allowed.test", "/");
+    assert_eq!(world.send(Way::Http1, &request).await.status, 200);
+    let filler = world.gate.data().join("filler");
+    fill(&filler);
+    // The store has room left in what its files take up already.
+    let mut passed = 1;
+    let refused = loop {
+        match world.send(Way::Http1, &request).await {
+            answer if answer.status == 200 && passed < 2000 => passed += 1,
+            answer => break answer,
+        }
+    };
+    for answer in [refused, world.send(Way::Http1, &request).await, world.send(Way::Http2, &request).await] {
+        assert_eq!((answer.status, answer.reason()), (503, Some("audit_unavailable")), "{answer:?}");
+    }
+    assert_eq!(world.origin.requests().len(), passed, "something left without a record");
+    assert!(world.gate.metric("outgate_audit_failures_total", &[]).await > 0.0);
+    std::fs::remove_file(&filler).unwrap();
+    eventually("the store to be used again", async || {
+        (world.send(Way::Http1, &request).await.status == 200).then_some(())
+    })
+    .await;
+    let rows = world.gate.decisions_reach(passed + 1).await;
+    let allowed = rows.iter().filter(|row| row.text("action") == "allow").count();
+    assert_eq!(allowed, world.origin.requests().len());
+    assert!(rows.iter().all(Row::has_ended), "an outcome was lost: {rows:#?}");
+    world.finish().await;
+}
+
+/// Writes until there is no room.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
 }
 
 #[tokio::test]

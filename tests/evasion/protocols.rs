@@ -102,6 +102,52 @@ async fn inner_connect(scene: &Scene) -> Finding {
     trace.must_reach_nobody()
 }
 
+/// RFC 8441 is not offered: a client that asks for it all the same loses that stream and nothing else.
+#[tokio::test]
+async fn an_extended_connect_ends_its_stream_alone() {
+    let world = World::with_policy(POLICY).start().await;
+    let origin = Request::get("allowed.test", "/");
+    let raw = world.agent.tls(&origin, b"h2").await.unwrap();
+    let (sender, connection) = h2::client::handshake(raw.into_stream()).await.unwrap();
+    tokio::spawn(connection);
+    let mut sender = timeout(PATIENCE, sender.ready()).await.unwrap().unwrap();
+    let uri = |path: &str| format!("https://allowed.test:{}{path}", world.origin.tls);
+    let request = |method: &str, path: &str| {
+        http::Request::builder()
+            .method(method)
+            .uri(uri(path))
+            .version(http::Version::HTTP_2)
+            .body(())
+            .unwrap()
+    };
+    let (answer, mut upload) = sender.send_request(request("POST", "/echo"), false).unwrap();
+    upload.send_data("before, ".into(), false).unwrap();
+    let mut extended = request("CONNECT", "/socket");
+    extended.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let (refused, _) = sender.send_request(extended, false).unwrap();
+    let refused = timeout(PATIENCE, refused).await.expect("the stream was left open");
+    let answered = refused.as_ref().map(|answer| answer.status().as_u16());
+    assert!(answered.as_ref().map_or_else(|error| error.is_reset(), |status| *status >= 400), "{refused:?}");
+    assert!(!sender.is_extended_connect_protocol_enabled());
+    upload.send_data("after".into(), true).unwrap();
+    let answer = timeout(PATIENCE, answer).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut body = answer.into_body();
+    let mut echoed = Vec::new();
+    while let Some(piece) = timeout(PATIENCE, body.data()).await.unwrap() {
+        echoed.extend_from_slice(&piece.unwrap());
+    }
+    assert_eq!(echoed, b"before, after");
+    let (answer, _) = sender.send_request(request("GET", "/"), true).unwrap();
+    assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap().status(), 200);
+    let methods: Vec<String> = world.origin.requests().iter().map(|seen| seen.method.clone()).collect();
+    assert_eq!(methods, ["POST", "GET"]);
+    let rows = world.gate.decisions_reach(2 + usize::from(answered.is_ok())).await;
+    let denied = rows.iter().filter(|row| row.text("action") == "deny").count();
+    assert_eq!((rows.len() - denied, denied), (2, usize::from(answered.is_ok())), "{rows:#?}");
+    world.finish().await;
+}
+
 /// A WebSocket to the allowed host, with further header lines in its handshake.
 async fn websocket(scene: &Scene, fields: &str) -> Result<(Raw, crate::harness::Answer), String> {
     let request = Request::get("allowed.test", "/socket");
