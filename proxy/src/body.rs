@@ -23,7 +23,7 @@ use tokio::time::Sleep;
 use crate::connection::Scope;
 use crate::entry::{Entry, Progress};
 use crate::gateway::{CurrentPolicy, Gateway};
-use crate::head::Head;
+use crate::head::{Head, clean_response};
 use crate::inspect::{Inspection, Refused};
 
 /// How often a request's body is asked for before the request is sent without having seen any of it.
@@ -497,8 +497,11 @@ impl Body for Download {
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadBroken>>> {
         let this = self.get_mut();
         match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 this.sleep = None;
+                if let Some(trailers) = frame.trailers_mut() {
+                    clean_response(trailers);
+                }
                 this.count(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }

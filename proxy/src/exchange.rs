@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::header::{ALT_SVC, CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -30,10 +30,10 @@ use crate::dial::DialError;
 use crate::entry::{Entry, Progress, milliseconds};
 use crate::forward::{Offer, dial_error, upstream_uri};
 use crate::gateway::CurrentPolicy;
-use crate::head::{BadHead, Head, asks_for_websocket, join_cookies, strip_hop_by_hop};
+use crate::head::{BadHead, Head, asks_for_websocket, clean_response, join_cookies, strip_hop_by_hop};
 use crate::identify::Client;
 use crate::inspect;
-use crate::reply::{Audience, OWN_HEADER_PREFIX, Refusal};
+use crate::reply::{Audience, Refusal};
 use crate::resolve::ResolveError;
 use crate::websocket;
 
@@ -472,17 +472,6 @@ pub fn head_left(scope: &Scope, entry: &Entry, bytes: u64) {
 fn response_head_bytes(headers: &HeaderMap) -> u64 {
     let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     fields as u64 + 19
-}
-
-/// Takes out what an upstream may not say to the client: its connection's fields, ways around us, our own words.
-pub fn clean_response(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    headers.remove(ALT_SVC);
-    let own: Vec<_> =
-        headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADER_PREFIX)).cloned().collect();
-    for name in own {
-        headers.remove(name);
-    }
 }
 
 /// Ends an exchange that has no response of its destination.

@@ -4,7 +4,7 @@
 //! contradicts `Host`, `Transfer-Encoding: gzip, chunked`, names with underscores); all of it ends here.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
@@ -15,7 +15,7 @@ use policy::target::{Scheme, Target};
 use policy::verdict::Reason;
 
 use crate::config::Limits;
-use crate::reply::{Malformed, Refusal};
+use crate::reply::{Malformed, OWN_HEADER_PREFIX, Refusal};
 
 /// Headers by which some frameworks take another method than the request line's.
 pub const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
@@ -267,6 +267,18 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Takes out what an upstream may not say to the client, in a head or in trailers: its connection's fields, ways
+/// around us, our own words.
+pub fn clean_response(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(ALT_SVC);
+    let own: Vec<_> =
+        headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADER_PREFIX)).cloned().collect();
+    for name in own {
+        headers.remove(name);
     }
 }
 

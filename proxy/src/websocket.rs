@@ -23,6 +23,7 @@ use crate::entry::Entry;
 use crate::exchange::{self, Failure, Subject, WebSocketRequest};
 use crate::forward::Offer;
 use crate::gateway::CurrentPolicy;
+use crate::head::clean_response;
 use crate::inspect;
 use crate::passthrough::nothing_moves;
 
@@ -59,7 +60,7 @@ pub async fn open(
     exchange::head_left(scope, &entry, head.bytes);
     let upstream = hyper::upgrade::on(&mut response);
     let (mut answer, _) = response.into_parts();
-    exchange::clean_response(&mut answer.headers);
+    clean_response(&mut answer.headers);
     exchange::ask_for_websocket(&mut answer.headers);
     let scanner = inspect::scanner(policy, &permit, policy::scan::Place::Websocket);
     let meter = Meter::new(&scope.gateway, &permit, &entry, head.bytes);
