@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use policy::redact::Redactor;
 use policy::secret::{Detector, Secrets};
 
-use crate::harness::{Answer, End, Request, Way, World};
+use crate::harness::{Answer, End, Request, Way, World, secrets};
 
 const ALLOWED: &str = "allow = [\"allowed.test:{http}\", \"allowed.test:{tls}\"]\n";
 
@@ -193,8 +193,8 @@ async fn what_passes_with_an_alert_is_in_no_record() {
 #[tokio::test]
 async fn what_is_masked_arrives_as_something_else() {
     let mut world = World::with_policy(&unlimited("mask")).start().await;
-    let key = crate::harness::secrets::anthropic_key();
-    let heart = crate::harness::secrets::heart(&key);
+    let key = secrets::anthropic_key();
+    let heart = secrets::heart(&key);
     world.gate.plant(&heart);
     for way in [Way::Absolute, Way::Http1, Way::Http2] {
         for request in [
@@ -215,5 +215,27 @@ async fn what_is_masked_arrives_as_something_else() {
         rows.iter().all(|row| row.text("action") == "allow" && row.findings().contains(&"secret")),
         "{rows:#?}"
     );
+    world.finish().await;
+}
+
+/// Whoever resolves a name reads it, so a secret in one is stopped before that, also where nothing else is read.
+#[tokio::test]
+async fn a_secret_in_a_host_name_is_not_looked_up() {
+    let policy = "allow = [\"*.wild.test:{http}\", \"*.wild.test:{tls}\", \"*.pin.test:{tls}\"]\n\
+        tls = { passthrough = [\"*.pin.test:{tls}\"] }";
+    let world = World::with_policy(policy).start().await;
+    let label = secrets::aws_access_key().to_ascii_lowercase();
+    for way in Way::ALL {
+        let answer = world.send(way, &Request::get(&format!("{label}.wild.test"), "/")).await;
+        assert_eq!((answer.status, answer.reason()), (403, Some("secret_found")), "{way:?}: {answer:?}");
+    }
+    let unread = world.agent.tunnel(&Request::get(&format!("{label}.pin.test"), "/")).await;
+    let answer = unread.err().expect("the tunnel is refused");
+    assert_eq!((answer.status, answer.reason()), (403, Some("secret_found")), "{answer:?}");
+    for row in world.gate.decisions_reach(5).await {
+        row.is("deny", "secret_found");
+        assert!(!row.text("host").contains(&label), "{row:?}");
+    }
+    assert!(world.resolver.log().is_empty(), "{:?}", world.resolver.log());
     world.finish().await;
 }

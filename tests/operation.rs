@@ -80,7 +80,17 @@ async fn agents_are_who_they_say_they_are() {
     let known =
         rows.iter().filter(|row| row.text("agent") == "claude" && row.text("owner") == "ana@example.com");
     assert!(known.count() >= 9, "{rows:#?}");
+    let known = world.agent.known_as(&format!("claude:{token}"));
+    let mut open = known.tls(&request, b"http/1.1").await.unwrap();
+    let pieces = known.origin_form(&request);
+    assert_eq!(open.exchange("GET", &pieces).await.status, 200);
     world.gate.told(&["agent", "revoke", "claude"]).await;
+    let after = open.exchange("GET", &pieces).await;
+    assert_eq!(
+        (after.status, after.reason()),
+        (407, Some("identity_expired")),
+        "in an open tunnel: {after:?}"
+    );
     eventually("the revocation", async || {
         let answer = world.agent.known_as(&format!("claude:{token}")).send(Way::Http1, &request).await;
         (answer.reason() == Some("identity_expired")).then_some(())

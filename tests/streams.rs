@@ -174,6 +174,10 @@ async fn a_client_that_goes_ends_the_request_upstream() {
         (rows.len() == 2 && rows.iter().all(|row| row.text("outcome") == "abandoned")).then_some(())
     })
     .await;
+    for row in world.gate.decisions_now().await {
+        assert!(row.number("request_bytes") > 0, "what had left is not in the record: {row:?}");
+        assert_ne!(row.text("upstream"), "", "{row:?}");
+    }
     world.finish().await;
 }
 

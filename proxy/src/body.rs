@@ -17,11 +17,12 @@ use hyper::body::Incoming;
 use policy::catalogue::registrable_domain;
 use policy::identity::AgentName;
 use policy::record::{Finding, OutcomeKind};
+use policy::usage::Usage;
 use policy::verdict::{Class, Permit, Reason, UploadLimits};
 use tokio::time::Sleep;
 
 use crate::connection::Scope;
-use crate::entry::{Entry, Progress};
+use crate::entry::{Entry, Progress, Stop};
 use crate::gateway::{CurrentPolicy, Gateway};
 use crate::head::{Head, clean_response};
 use crate::inspect::{Inspection, Refused};
@@ -108,9 +109,9 @@ struct Noted {
 }
 
 impl Meter {
-    /// A meter for one permitted request whose head of `head` bytes leaves with it.
-    pub fn new(gateway: &Arc<Gateway>, permit: &Permit, entry: &Entry, head: u64) -> Meter {
-        let mut meter = Meter {
+    /// A meter for one permitted exchange of which nothing has left.
+    pub fn new(gateway: &Arc<Gateway>, permit: &Permit, entry: &Entry) -> Meter {
+        Meter {
             gateway: Arc::clone(gateway),
             progress: Arc::clone(entry.progress()),
             limits: *permit.limits(),
@@ -120,11 +121,21 @@ impl Meter {
             domain: registrable_domain(&permit.target().host).into(),
             counted: 0,
             noted: Noted::default(),
-        };
-        // The head was judged with the request. It weighs on the windows from here on, so that many requests at once
-        // cannot share one allowance; whether it left is known with the connection.
-        meter.weigh(head);
-        meter
+        }
+    }
+
+    /// A meter for a request whose head of `head` bytes is about to leave. The head was judged with the request, but
+    /// others may have been charged while the decision was committed, so it is judged again with its charge.
+    ///
+    /// # Errors
+    /// Why the request may not be sent after all.
+    pub fn begin(gateway: &Arc<Gateway>, permit: &Permit, entry: &Entry, head: u64) -> Result<Meter, Stop> {
+        let mut meter = Meter::new(gateway, permit, entry);
+        if meter.admit(head, 0) {
+            return Ok(meter);
+        }
+        let unsaid = || Stop { reason: Reason::UploadWindowExceeded, what: String::new() };
+        Err(meter.progress.stopped().unwrap_or_else(unsaid))
     }
 
     /// Where the counts are kept.
@@ -135,15 +146,19 @@ impl Meter {
     /// Whether `wire` bytes more may leave; `decoded` is what they decode to, where that is more. They weigh on the
     /// windows from here on, and count as having left with [`Meter::left`].
     pub fn admit(&mut self, wire: u64, decoded: u64) -> bool {
-        let larger = wire.max(decoded);
-        if let Some((reason, limit, of)) = self.exceeds(larger) {
-            self.note_block(reason, limit, of, larger);
-            if self.enforces {
-                return false;
-            }
+        let more = wire.max(decoded);
+        let mut over = None;
+        let charged = self.gateway.charge_unless(&self.agent, &self.domain, more, |usage| {
+            over = exceeded(&self.limits, self.counted, usage, more);
+            over.is_some() && self.enforces
+        });
+        if let Some(over) = over {
+            self.note_block(over, more);
         }
-        self.weigh(larger);
-        true
+        if let Some(usage) = &charged {
+            self.weigh(more, usage);
+        }
+        charged.is_some()
     }
 
     /// Counts bytes that are on their way.
@@ -161,27 +176,11 @@ impl Meter {
         admitted
     }
 
-    fn exceeds(&self, more: u64) -> Option<(Reason, u64, &'static str)> {
-        let limits = &self.limits;
-        if self.counted + more > limits.request_block {
-            return Some((Reason::UploadTooLarge, limits.request_block, "request_block"));
-        }
-        let usage = self.gateway.usage_of(&self.agent, &self.domain);
-        if usage.domain + more > limits.window_block {
-            return Some((Reason::UploadWindowExceeded, limits.window_block, "window_block"));
-        }
-        (usage.agent + more > limits.window_block_agent).then_some((
-            Reason::UploadWindowExceeded,
-            limits.window_block_agent,
-            "window_block_agent",
-        ))
-    }
-
-    fn note_block(&mut self, reason: Reason, limit: u64, of: &'static str, more: u64) {
+    fn note_block(&mut self, (reason, limit, of): Over, more: u64) {
         if std::mem::replace(&mut self.noted.block, true) {
             return;
         }
-        self.find(self.counted + more, limit, of);
+        self.find(self.counted.saturating_add(more), limit, of);
         if self.enforces {
             let what = match reason {
                 Reason::UploadTooLarge => {
@@ -195,9 +194,8 @@ impl Meter {
         }
     }
 
-    fn weigh(&mut self, bytes: u64) {
-        self.counted += bytes;
-        let usage = self.gateway.charge(&self.agent, &self.domain, bytes);
+    fn weigh(&mut self, bytes: u64, usage: &Usage) {
+        self.counted = self.counted.saturating_add(bytes);
         let limits = self.limits;
         if self.counted > limits.request_alert && !std::mem::replace(&mut self.noted.request_alert, true) {
             self.find(self.counted, limits.request_alert, "request_alert");
@@ -211,6 +209,20 @@ impl Meter {
         self.gateway.metrics.upload_alert(self.class, of);
         self.progress.find(Finding::LargeUpload { bytes, limit, of: of.into() });
     }
+}
+
+/// A limit that is met: the reason, the limit in bytes, and its name.
+type Over = (Reason, u64, &'static str);
+
+fn exceeded(limits: &UploadLimits, counted: u64, usage: &Usage, more: u64) -> Option<Over> {
+    let checks = [
+        (counted, limits.request_block, "request_block", Reason::UploadTooLarge),
+        (usage.domain, limits.window_block, "window_block", Reason::UploadWindowExceeded),
+        (usage.agent, limits.window_block_agent, "window_block_agent", Reason::UploadWindowExceeded),
+    ];
+    let (_, limit, of, reason) =
+        checks.into_iter().find(|(before, limit, ..)| before.saturating_add(more) > *limit)?;
+    Some((reason, limit, of))
 }
 
 /// A request body on its way: what comes out has been counted, and holds no secret that policy stops.
@@ -256,9 +268,8 @@ impl Upload {
         parts: &Parts,
         head: &Head,
         body: Incoming,
-        entry: &Entry,
+        meter: Meter,
     ) -> Upload {
-        let meter = Meter::new(&scope.gateway, permit, entry, head.bytes);
         if body.is_end_stream() {
             return Upload::empty();
         }
@@ -499,10 +510,10 @@ impl Body for Download {
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 this.sleep = None;
+                this.count(&frame);
                 if let Some(trailers) = frame.trailers_mut() {
                     clean_response(trailers);
                 }
-                this.count(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {

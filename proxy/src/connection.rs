@@ -50,6 +50,8 @@ pub struct Tunnel {
     pub client: Client,
     /// Where it leads.
     pub target: Target,
+    /// What it was opened with; has to hold for every request in it.
+    pub credentials: Option<http::HeaderValue>,
     /// Holds the agent's place.
     pub slot: crate::slots::Slot,
 }

@@ -23,7 +23,7 @@ use policy::target::{Host, Scheme, Target};
 use policy::verdict::{Action, Denial, Judgement, Permit, Reason, SecretAction, Verdict};
 use ulid::Ulid;
 
-use crate::body::{Download, ReplyBody, Upload};
+use crate::body::{Download, Meter, ReplyBody, Upload};
 use crate::clock;
 use crate::connection::{Scope, Tunnel};
 use crate::dial::DialError;
@@ -78,14 +78,16 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let audience = Audience::of(&parts.headers);
+    let tunnel = scope.tunnel.as_ref().map(|tunnel| &tunnel.target);
     let client = match client_of(scope, &parts.headers).await {
         Ok(client) => client,
         Err(refusal) => {
-            let target = Head::read(&parts, None, &scope.gateway.config.limits).ok().map(|head| head.target);
-            return refuse(scope, Subject::of(&parts, target, None), &refusal, audience, started).await;
+            let target =
+                Head::read(&parts, tunnel, &scope.gateway.config.limits).ok().map(|head| head.target);
+            let opener = scope.tunnel.as_ref().map(|tunnel| tunnel.client.clone());
+            return refuse(scope, Subject::of(&parts, target, opener), &refusal, audience, started).await;
         }
     };
-    let tunnel = scope.tunnel.as_ref().map(|tunnel| &tunnel.target);
     let head = match Head::read(&parts, tunnel, &scope.gateway.config.limits) {
         Ok(head) => head,
         Err(bad) => {
@@ -171,17 +173,19 @@ fn linger(parts: &Parts, mut body: Incoming) {
     }));
 }
 
-/// Who asks: the tunnel's opener, or whoever this request's own credentials name.
+/// Who asks: the tunnel's opener, or whoever this request's own credentials name. A tunnel may outlive the agent that
+/// opened it, so its credentials have to hold for every request.
 async fn client_of(scope: &Scope, headers: &HeaderMap) -> Result<Client, Refusal> {
     match &scope.tunnel {
-        Some(tunnel) => Ok(tunnel.client.clone()),
+        Some(tunnel) => scope.gateway.identify_by(tunnel.credentials.as_ref()).await,
         None => scope.gateway.identify(headers).await,
     }
 }
 
 /// Decides for each method the request may be taken for; the strictest verdict counts.
 fn decide(scope: &Scope, policy: &CurrentPolicy, client: &Client, head: &Head) -> Verdict {
-    let upload = head.bytes + head.declared.unwrap_or(0);
+    // A length is whatever the client wrote, up to 2^64 - 1.
+    let upload = head.bytes.saturating_add(head.declared.unwrap_or(0));
     let began = Instant::now();
     let usage = scope.gateway.usage(&client.agent, &head.target.host);
     let now = clock::now();
@@ -255,16 +259,20 @@ async fn send(
         }
         entry.progress().would_stop(Reason::SecretFound);
     }
-    strip_hop_by_hop(&mut request.parts.headers);
+    let meter = match Meter::begin(&scope.gateway, &request.permit, &entry, request.head.bytes) {
+        Ok(meter) => meter,
+        Err(why) => return stop(entry, Refusal::plain(why.reason, why.what), &mut request, &subject),
+    };
     if subject.kind == Kind::WebSocket {
-        return websocket::open(scope, policy, subject, entry, request_for_websocket(request)).await;
+        strip_hop_by_hop(&mut request.parts.headers);
+        return websocket::open(scope, policy, subject, entry, request_for_websocket(request, meter)).await;
     }
     let mut upload = match request.body.take() {
-        Some(body) => {
-            Upload::new(scope, policy, &request.permit, &request.parts, &request.head, body, &entry)
-        }
+        // Before a `connection` header can take the coding of the body out of sight.
+        Some(body) => Upload::new(scope, policy, &request.permit, &request.parts, &request.head, body, meter),
         None => Upload::empty(),
     };
+    strip_hop_by_hop(&mut request.parts.headers);
     if upload.prime().await.is_err() {
         request.body = upload.into_rest();
         return match progress.stopped() {
@@ -281,8 +289,9 @@ async fn send(
             return answer_refusal(entry, &refusal, OutcomeKind::Denied, request.audience, false);
         }
     };
-    let response = forward(scope, policy, &request.permit, &entry, outgoing, Offer::Any).await;
-    relay(scope, entry, response, &request.permit, request.head.bytes, request.audience)
+    let response =
+        forward(scope, policy, &request.permit, &entry, outgoing, request.head.bytes, Offer::Any).await;
+    relay(scope, entry, response, &request.permit, request.audience)
 }
 
 fn stop(entry: Entry, refusal: Refusal, request: &mut Permitted, subject: &Subject) -> Response<ReplyBody> {
@@ -311,11 +320,13 @@ pub struct WebSocketRequest {
     pub upgrade: OnUpgrade,
     /// How a refusal is written.
     pub audience: Audience,
+    /// Counts what leaves; the head has been admitted.
+    pub meter: Meter,
 }
 
-fn request_for_websocket(request: Permitted) -> WebSocketRequest {
+fn request_for_websocket(request: Permitted, meter: Meter) -> WebSocketRequest {
     let Permitted { parts, head, permit, upgrade, audience, .. } = request;
-    WebSocketRequest { parts, head, permit, upgrade, audience }
+    WebSocketRequest { parts, head, permit, upgrade, audience, meter }
 }
 
 /// The request as it leaves: canonical path, its own `Host`, nothing of the client's connection.
@@ -329,13 +340,15 @@ pub fn outgoing(parts: &Parts, head: &Head, upload: Upload) -> Result<Request<Up
     Ok(request)
 }
 
-/// Sends, with a deadline for the response head that begins anew whenever upload bytes move.
+/// Sends, with a deadline for the response head that begins anew whenever upload bytes move. The head of `head_bytes`
+/// counts as having left from the moment there is a connection for it, whatever comes after.
 pub async fn forward(
     scope: &Scope,
     policy: &CurrentPolicy,
     permit: &Permit,
     entry: &Entry,
     request: Request<Upload>,
+    head_bytes: u64,
     offer: Offer,
 ) -> Result<Response<Incoming>, Failure> {
     let progress = Arc::clone(entry.progress());
@@ -343,6 +356,9 @@ pub async fn forward(
     // What the gateway itself adds before the destination hears of the request.
     metrics.overhead(entry.elapsed());
     let sending = policy.forwarder.send(permit, request, offer, |via| {
+        if !progress.connected() {
+            head_left(scope, entry, head_bytes);
+        }
         let connect = via.take_connect_time();
         if let Some(time) = connect {
             metrics.connect_took(time);
@@ -433,13 +449,9 @@ pub fn relay(
     entry: Entry,
     response: Result<Response<Incoming>, Failure>,
     permit: &Permit,
-    head_bytes: u64,
     audience: Audience,
 ) -> Response<ReplyBody> {
     let progress = Arc::clone(entry.progress());
-    if progress.connected() {
-        head_left(scope, &entry, head_bytes);
-    }
     let response = match response {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err(Failure::Broken),
         other => other,
@@ -464,7 +476,7 @@ pub fn relay(
 }
 
 /// Counts a head that has left.
-pub fn head_left(scope: &Scope, entry: &Entry, bytes: u64) {
+fn head_left(scope: &Scope, entry: &Entry, bytes: u64) {
     entry.progress().sent.fetch_add(bytes, Ordering::Relaxed);
     scope.gateway.metrics.uploaded(entry.class(), entry.agent(), bytes);
 }
@@ -520,12 +532,7 @@ pub async fn permit_connect(
     let verdict = policy.rules.decide(&request, &usage, &scope.gateway.grants(), clock::now());
     let (judgement, refusal) = match verdict {
         Verdict::Allow(permit) => {
-            let decision = decision(&policy, &subject, permit.judgement());
-            let progress = Arc::new(Progress::default());
-            return match Entry::commit(&scope.gateway, decision, progress, started).await {
-                Ok(entry) => Ok((permit, entry)),
-                Err(_) => Err(Box::new(unrecorded(audience, &subject))),
-            };
+            return enter(scope, &policy, &subject, permit, audience, started).await.map_err(Box::new);
         }
         Verdict::Ask(question) => {
             let refusal = unattended(&question.judgement, &target);
@@ -537,6 +544,34 @@ pub async fn permit_connect(
         }
     };
     Err(Box::new(refuse_judged(scope, &policy, subject, &judgement, &refusal, audience, started).await))
+}
+
+/// Commits the decision for a tunnel that is allowed, unless the name it asks for gives a secret away.
+async fn enter(
+    scope: &Scope,
+    policy: &CurrentPolicy,
+    subject: &Subject,
+    permit: Permit,
+    audience: Audience,
+    started: Instant,
+) -> Result<(Permit, Entry), Response<ReplyBody>> {
+    let mut judgement = permit.judgement().clone();
+    let secrets = inspect::host(policy, permit.target());
+    judgement.findings.extend(secrets.findings);
+    let decision = decision(policy, subject, &judgement);
+    let progress = Arc::new(Progress::default());
+    let Ok(entry) = Entry::commit(&scope.gateway, decision, progress, started).await else {
+        return Err(unrecorded(audience, subject));
+    };
+    if secrets.misplaced.is_none() || permit.secrets() == SecretAction::Alert {
+        return Ok((permit, entry));
+    }
+    if permit.enforces() {
+        let refusal = Refusal::plain(Reason::SecretFound, "the name of the host holds a secret");
+        return Err(fail(entry, &refusal, audience));
+    }
+    entry.progress().would_stop(Reason::SecretFound);
+    Ok((permit, entry))
 }
 
 /// Why no request to a tunnel's destination could be allowed, where that is certain already.

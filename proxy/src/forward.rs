@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection, capture_connection};
+use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection, capture_connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use policy::decide::Policy;
@@ -77,7 +77,8 @@ impl Forwarder {
         Forwarder { any: client(connector(&tls.any)), http1: client(connector(&tls.http1)) }
     }
 
-    /// Sends `request` where `permit` says. Its URI, `Host` and version are set here.
+    /// Sends `request` where `permit` says. Its URI, `Host` and version are set here. `on_connection` is told of the
+    /// connection before the request is written to it: whoever drops this future later still knows that it left.
     ///
     /// # Errors
     /// What hyper says; [`dial_error`] finds the reason where no connection came about.
@@ -86,26 +87,46 @@ impl Forwarder {
         permit: &Permit,
         mut request: Request<Upload>,
         offer: Offer,
-        on_connection: impl FnOnce(&Via),
+        on_connection: impl Fn(&Via),
     ) -> Result<Response<Incoming>, Error> {
         // The version is the client's; upstream it is whatever the connection speaks.
         *request.version_mut() = Version::HTTP_11;
-        let captured = capture_connection(&mut request);
+        let mut captured = capture_connection(&mut request);
         debug_assert_eq!(request.uri().host(), Some(permit.target().host.as_str()));
         let client = match offer {
             Offer::Any => &self.any,
             Offer::Http1 => &self.http1,
         };
-        let response = client.request(request).await;
-        let mut extensions = http::Extensions::new();
-        if let Some(connected) = captured.connection_metadata().as_ref() {
-            connected.get_extras(&mut extensions);
-        }
-        if let Some(via) = extensions.get::<Via>() {
-            on_connection(via);
-        }
+        let sending = client.request(request);
+        tokio::pin!(sending);
+        let first = tokio::select! {
+            biased;
+            response = &mut sending => {
+                told(&captured).as_ref().map(&on_connection);
+                return response;
+            }
+            () = had(&mut captured) => told(&captured),
+        };
+        first.as_ref().map(&on_connection);
+        let response = sending.await;
+        // A pooled connection may turn out to be dead; then the request went out on another.
+        let last =
+            told(&captured).filter(|last| first.is_none_or(|first| !Arc::ptr_eq(&first.used, &last.used)));
+        last.as_ref().map(&on_connection);
         response
     }
+}
+
+/// Returns once a connection was had.
+async fn had(captured: &mut CaptureConnection) {
+    drop(captured.wait_for_connection_metadata().await);
+}
+
+/// The connection that was had last.
+fn told(captured: &CaptureConnection) -> Option<Via> {
+    let mut extensions = http::Extensions::new();
+    captured.connection_metadata().as_ref()?.get_extras(&mut extensions);
+    extensions.remove()
 }
 
 fn client(connector: Connector) -> Client<Connector, Upload> {

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use http::HeaderMap;
 use http::header::PROXY_AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 use policy::catalogue::registrable_domain;
 use policy::decide::{Grants, Policy};
 use policy::event::Happening;
@@ -173,7 +173,15 @@ impl Gateway {
             let what = "it has more than one `proxy-authorization` header";
             return Err(Refusal::plain(Reason::MalformedRequest, what));
         }
-        self.identities.identify(value.map(http::HeaderValue::as_bytes)).await.map_err(|error| {
+        self.identify_by(value).await
+    }
+
+    /// Who asks, by the value of that header.
+    ///
+    /// # Errors
+    /// As [`Gateway::identify`].
+    pub async fn identify_by(&self, value: Option<&HeaderValue>) -> Result<Client, Refusal> {
+        self.identities.identify(value.map(HeaderValue::as_bytes)).await.map_err(|error| {
             let reason = match error {
                 IdentityError::Required => Reason::IdentityRequired,
                 IdentityError::Unknown => Reason::IdentityUnknown,
@@ -194,9 +202,21 @@ impl Gateway {
         self.ledger().usage(agent, domain, clock::now())
     }
 
-    /// Charges bytes that leave.
-    pub fn charge(&self, agent: &AgentName, domain: &str, bytes: u64) -> Usage {
-        self.ledger().charge(agent, domain, bytes, clock::now())
+    /// Charges bytes that are about to leave, unless `refuses` says so to what was sent before them. Looking and
+    /// charging are one step: many requests at once cannot share one allowance.
+    pub fn charge_unless(
+        &self,
+        agent: &AgentName,
+        domain: &str,
+        bytes: u64,
+        refuses: impl FnOnce(&Usage) -> bool,
+    ) -> Option<Usage> {
+        let now = clock::now();
+        let mut ledger = self.ledger();
+        if refuses(&ledger.usage(agent, domain, now)) {
+            return None;
+        }
+        Some(ledger.charge(agent, domain, bytes, now))
     }
 
     /// Forgets windows that nothing was charged to lately.

@@ -270,18 +270,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes out what an upstream may not say to the client, in a head or in trailers: its connection's fields, ways
-/// around us, our own words.
-pub fn clean_response(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    headers.remove(ALT_SVC);
-    let own: Vec<_> =
-        headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADER_PREFIX)).cloned().collect();
-    for name in own {
-        headers.remove(name);
-    }
-}
-
 /// Makes one `cookie` field of many: HTTP/2 clients send a field for each cookie, HTTP/1.1 servers read but one
 /// (RFC 9113, section 8.2.3).
 pub fn join_cookies(headers: &mut HeaderMap) {
@@ -292,6 +280,17 @@ pub fn join_cookies(headers: &mut HeaderMap) {
     // Values joined by what may stand in a value are a value.
     if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
+    }
+}
+
+/// Takes out what an upstream may not say to the client: its connection's fields, ways around us, our own words.
+pub fn clean_response(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(ALT_SVC);
+    let own: Vec<_> =
+        headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADER_PREFIX)).cloned().collect();
+    for name in own {
+        headers.remove(name);
     }
 }
 

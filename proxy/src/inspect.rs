@@ -40,6 +40,7 @@ pub fn head(policy: &CurrentPolicy, parts: &Parts, head: &Head) -> HeadSecrets {
     if look.is_clean(&flat(parts, head)) {
         return look.seen;
     }
+    look.host();
     look.field(&Place::Method, &Exempt::none(), parts.method.as_str().as_bytes());
     look.field(&Place::Path, &look.exempt(&[Spot::Path]), head.path.as_str().as_bytes());
     if let Some(query) = head.path.query() {
@@ -51,9 +52,20 @@ pub fn head(policy: &CurrentPolicy, parts: &Parts, head: &Head) -> HeadSecrets {
     look.seen
 }
 
+/// Looks at the name a tunnel is asked for that will not be read: the name itself leaves, for whoever resolves it.
+pub fn host(policy: &CurrentPolicy, target: &Target) -> HeadSecrets {
+    let mut look = HeadLook { policy, target, seen: HeadSecrets::default() };
+    look.host();
+    look.seen
+}
+
 /// All that a head says, for one quick look.
 fn flat(parts: &Parts, head: &Head) -> Vec<u8> {
     let mut all = Vec::with_capacity(512);
+    for spelling in spellings(&head.target) {
+        all.extend_from_slice(spelling.as_bytes());
+        all.push(b'\n');
+    }
     all.extend_from_slice(parts.method.as_str().as_bytes());
     all.push(b'\n');
     all.extend_from_slice(head.path.as_str().as_bytes());
@@ -66,6 +78,12 @@ fn flat(parts: &Parts, head: &Head) -> Vec<u8> {
         all.extend_from_slice(value.as_bytes());
     }
     all
+}
+
+/// A host arrives in lower case, in which credentials of capitals alone would not be recognised.
+fn spellings(target: &Target) -> [String; 2] {
+    let host = target.host.as_str();
+    [host.to_owned(), host.to_ascii_uppercase()]
 }
 
 struct HeadLook<'a> {
@@ -107,6 +125,12 @@ impl HeadLook<'_> {
             if !self.seen.findings.contains(&finding) {
                 self.seen.findings.push(finding);
             }
+        }
+    }
+
+    fn host(&mut self) {
+        for spelling in spellings(self.target) {
+            self.field(&Place::Host, &Exempt::none(), spelling.as_bytes());
         }
     }
 

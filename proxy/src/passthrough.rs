@@ -89,7 +89,7 @@ async fn relay(
         );
         return entry.finish(OutcomeKind::Denied);
     }
-    let meter = Meter::new(&scope.gateway, permit, &entry, 0);
+    let meter = Meter::new(&scope.gateway, permit, &entry);
     let idle = scope.gateway.config.upstream.idle_timeout;
     let kind = copy_both(Rewind::new(hello, client), upstream, meter, idle).await;
     entry.finish(kind);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
@@ -88,7 +88,8 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
         let subject = Subject::connect(Some(target), Some(client));
         return exchange::refuse(scope, subject, &refusal, audience, started).await;
     };
-    let tunnel = Tunnel { client, target, slot };
+    let credentials = parts.headers.get(PROXY_AUTHORIZATION).cloned();
+    let tunnel = Tunnel { client, target, credentials, slot };
     let policy = scope.gateway.policy();
     if policy.rules.passthrough(&tunnel.target) {
         return passthrough::open(scope, tunnel, upgrade, audience, started).await;

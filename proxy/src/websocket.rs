@@ -44,26 +44,25 @@ pub async fn open(
     entry: Entry,
     request: WebSocketRequest,
 ) -> Response<ReplyBody> {
-    let WebSocketRequest { mut parts, head, permit, upgrade, audience } = request;
+    let WebSocketRequest { mut parts, head, permit, upgrade, audience, meter } = request;
     exchange::ask_for_websocket(&mut parts.headers);
     let outgoing = match exchange::outgoing(&parts, &head, Upload::empty()) {
         Ok(outgoing) => outgoing,
-        Err(_) => return exchange::relay(scope, entry, Err(Failure::Broken), &permit, 0, audience),
+        Err(_) => return exchange::relay(scope, entry, Err(Failure::Broken), &permit, audience),
     };
-    let response = exchange::forward(scope, policy, &permit, &entry, outgoing, Offer::Http1).await;
+    let response =
+        exchange::forward(scope, policy, &permit, &entry, outgoing, head.bytes, Offer::Http1).await;
     let mut response = match response {
         Ok(response) if accepts(&response) => response,
-        other => return exchange::relay(scope, entry, other, &permit, head.bytes, audience),
+        other => return exchange::relay(scope, entry, other, &permit, audience),
     };
     let progress = Arc::clone(entry.progress());
     progress.status(StatusCode::SWITCHING_PROTOCOLS.as_u16());
-    exchange::head_left(scope, &entry, head.bytes);
     let upstream = hyper::upgrade::on(&mut response);
     let (mut answer, _) = response.into_parts();
     clean_response(&mut answer.headers);
     exchange::ask_for_websocket(&mut answer.headers);
     let scanner = inspect::scanner(policy, &permit, policy::scan::Place::Websocket);
-    let meter = Meter::new(&scope.gateway, &permit, &entry, head.bytes);
     let seen = Seen { scanner, permit };
     let idle = scope.gateway.config.upstream.idle_timeout;
     let draining = scope.gateway.draining.clone();

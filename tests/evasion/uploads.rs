@@ -4,6 +4,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::future::join_all;
 
 use super::{Case, POLICY, case, ensure, family};
 use crate::harness::{End, Raw, Request, Row, Way, World, tally};
@@ -143,6 +144,60 @@ async fn upl_04_small_uploads_add_up() {
     let rows = world.gate.decisions_reach(sent + 2).await;
     assert!(left(&rows[..=sent]) <= 256 << 10, "{} bytes left", left(&rows));
     rows[sent].is("deny", "upload_window_exceeded");
+    world.finish().await;
+}
+
+/// A handshake that the destination does not take is a request that left all the same.
+#[tokio::test]
+async fn refused_websocket_handshakes_add_up() {
+    let world = World::with_policy(POLICY).start().await;
+    let mut fields =
+        String::from("connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n");
+    fields.push_str(&format!(
+        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nx-load: {}\r\n",
+        "x".repeat(40 << 10)
+    ));
+    let host = format!("allowed.test:{}", world.origin.http);
+    let handshake = format!("GET http://{host}/ HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n");
+    let mut sent = 0;
+    loop {
+        let answer =
+            Raw::open(world.agent.proxy).await.exchange("GET", &[handshake.clone().into_bytes()]).await;
+        if answer.reason() == Some("upload_window_exceeded") {
+            break;
+        }
+        sent += 1;
+        assert!(sent < 10, "{sent} handshakes of 40 KiB passed: {answer:?}");
+    }
+    assert!(world.origin.bytes() <= 256 << 10, "{} bytes left", world.origin.bytes());
+    assert!(left(&world.gate.decisions_reach(sent + 1).await) <= 256 << 10);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn requests_at_once_do_not_share_one_allowance() {
+    let world = World::with_policy(POLICY).start().await;
+    let request = Request::get("allowed.test", "/").header("x-load", &"x".repeat(40 << 10));
+    let answers = join_all((0..100).map(|_| world.send(Way::Absolute, &request))).await;
+    let passed = answers.iter().filter(|answer| answer.status == 200).count();
+    assert!((1..=6).contains(&passed), "{passed} requests of 40 KiB passed through 256 KiB");
+    let rows = world.gate.decisions_reach(100).await;
+    assert!(left(&rows) <= 256 << 10, "{} bytes left", left(&rows));
+    world.finish().await;
+}
+
+/// The longest length there is, added to a head, is not a short one.
+#[tokio::test]
+async fn a_length_that_overflows_is_too_large() {
+    let world = World::with_policy(POLICY).start().await;
+    let host = format!("allowed.test:{}", world.origin.http);
+    let head = format!(
+        "POST http://{host}/ HTTP/1.1\r\nhost: {host}\r\ncontent-length: 18446744073709551613\r\n\r\n"
+    );
+    let answer = Raw::open(world.agent.proxy).await.exchange("POST", &[head.into_bytes()]).await;
+    assert_eq!((answer.status, answer.reason()), (413, Some("upload_too_large")), "{answer:?}");
+    world.gate.only_decision().await.is("deny", "upload_too_large");
+    world.origin.must_be_untouched();
     world.finish().await;
 }
 

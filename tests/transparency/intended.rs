@@ -66,13 +66,6 @@ pub const INTENDED: &[Intended] = &[
         covers: |_, side, it| side == Side::Client && it.removes(&["x-outgate-decision", "x-outgate-reason"]),
     },
     Intended {
-        title: "`x-outgate-*` in trailers of a server neither",
-        covers: |_, side, it| {
-            let trailer = it.part == Part::Trailer("x-outgate-decision".into()) && it.outgate.is_empty();
-            side == Side::Client && trailer
-        },
-    },
-    Intended {
         title: "the path has one spelling",
         covers: |_, side, it| {
             side == Side::Server && it.part == Part::Start && canonical(&it.reference) == it.outgate

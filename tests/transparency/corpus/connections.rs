@@ -20,10 +20,6 @@ pub fn framing() -> Vec<Shape> {
             &format!("{ok}\ntransfer-encoding: chunked\ntrailer: x-checksum, x-more"),
             chunked(&chunks, trailers),
         ),
-        http1("trailers of an answer that carry our name", "GET /\nte: trailers\nconnection: te").answer(
-            &format!("{ok}\ntransfer-encoding: chunked\ntrailer: x-a, x-outgate-decision"),
-            chunked(&chunks, "x-a: 1\r\nx-outgate-decision: mine\r\n"),
-        ),
         http1("chunks with extensions", post).body("5;name=\"value\"\r\nhello\r\n0;last\r\n\r\n"),
         http1("chunks of an answer with extensions", "GET /")
             .answer(&format!("{ok}\ntransfer-encoding: chunked"), "5;a=b\r\nhello\r\n0\r\n\r\n"),
