@@ -3,7 +3,7 @@
 //! hyper parses; what it answers by itself (400, 414, 431) leaves a row here, since no handler is called for it.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use policy::identity::AgentName;
 use policy::target::Target;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -22,6 +23,7 @@ use crate::gateway::Gateway;
 use crate::identify::Client;
 use crate::patience::{Patience, Serving, ServingGuard};
 use crate::reply::{Malformed, Refusal};
+use crate::slots::Slot;
 use crate::tunnel;
 use policy::verdict::Reason;
 
@@ -41,6 +43,22 @@ pub struct Scope {
     pub tunnel: Option<Tunnel>,
     /// The connection's place among those that may be open.
     pub place: Place,
+    /// On the proxy port itself: the place of the agent whose requests come this way.
+    pub agent: Arc<Mutex<Option<(AgentName, Slot)>>>,
+}
+
+impl Scope {
+    /// Whether an agent may use this connection: it counts among that agent's for as long as it is open.
+    pub fn admits(&self, agent: &AgentName) -> bool {
+        if self.tunnel.is_some() {
+            return true;
+        }
+        let mut held = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_none_or(|(holder, _)| holder != agent) {
+            *held = self.gateway.slots.claim(agent).map(|slot| (agent.clone(), slot));
+        }
+        held.is_some()
+    }
 }
 
 /// The tunnel a connection runs in.
@@ -53,12 +71,12 @@ pub struct Tunnel {
     /// What it was opened with; has to hold for every request in it.
     pub credentials: Option<http::HeaderValue>,
     /// Holds the agent's place.
-    pub slot: crate::slots::Slot,
+    pub slot: Slot,
 }
 
 /// Serves a client's connection to its end.
 pub async fn serve(gateway: Arc<Gateway>, stream: Stream, place: Place) {
-    let scope = Scope { gateway, tunnel: None, place };
+    let scope = Scope { gateway, tunnel: None, place, agent: Arc::default() };
     serve_http1(scope, stream).await;
 }
 

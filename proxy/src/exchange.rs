@@ -20,6 +20,7 @@ use policy::record::{Decision, OutcomeKind};
 use policy::redact::Redacted;
 use policy::request::Kind;
 use policy::target::{Host, Scheme, Target};
+use policy::usage::Usage;
 use policy::verdict::{Action, Denial, Judgement, Permit, Reason, SecretAction, Verdict};
 use ulid::Ulid;
 
@@ -88,6 +89,10 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
             return refuse(scope, Subject::of(&parts, target, opener), &refusal, audience, started).await;
         }
     };
+    if !scope.admits(&client.agent) {
+        let refusal = Refusal::plain(Reason::Overloaded, "this agent has too many connections open");
+        return refuse(scope, Subject::of(&parts, None, Some(client)), &refusal, audience, started).await;
+    }
     let head = match Head::read(&parts, tunnel, &scope.gateway.config.limits) {
         Ok(head) => head,
         Err(bad) => {
@@ -216,6 +221,20 @@ fn action(verdict: &Verdict) -> Action {
         Verdict::Allow(_) => Action::Allow,
         Verdict::Ask(_) => Action::Ask,
         Verdict::Deny(_) => Action::Deny,
+    }
+}
+
+/// Returns when a new policy no longer allows what was permitted under the one in force now.
+pub async fn no_longer_allowed(scope: &Scope, client: &Client, request: policy::request::Request<'_>) {
+    loop {
+        let policy = scope.gateway.policy();
+        let again =
+            policy::request::Request { agent: &client.agent, upload: 0, observe: client.observe, ..request };
+        let verdict = policy.rules.decide(&again, &Usage::default(), &scope.gateway.grants(), clock::now());
+        if action(&verdict) != Action::Allow {
+            return;
+        }
+        policy.superseded.cancelled().await;
     }
 }
 

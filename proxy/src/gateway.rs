@@ -101,6 +101,8 @@ pub struct CurrentPolicy {
     pub redactor: Redactor,
     /// Connections made under this policy.
     pub forwarder: Forwarder,
+    /// Cancelled when another policy takes this one's place: what lives on is judged again.
+    pub superseded: CancellationToken,
 }
 
 impl Gateway {
@@ -148,7 +150,7 @@ impl Gateway {
         }
         self.ledger().set_window(loaded.rules.window_seconds());
         let current = CurrentPolicy::new(loaded, &self.dialer, &self.upstream, &self.digest_key);
-        self.current.store(Arc::new(current));
+        self.current.swap(Arc::new(current)).superseded.cancel();
         Ok(())
     }
 
@@ -263,6 +265,7 @@ impl CurrentPolicy {
             forwarder: Forwarder::new(dialer, &rules, upstream),
             known_sources: loaded.sources,
             digest_key: key.clone(),
+            superseded: CancellationToken::new(),
             rules,
             secrets,
         }

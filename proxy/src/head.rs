@@ -15,6 +15,7 @@ use policy::target::{Scheme, Target};
 use policy::verdict::Reason;
 
 use crate::config::Limits;
+use crate::identify::Client;
 use crate::reply::{Malformed, OWN_HEADER_PREFIX, Refusal};
 
 /// Headers by which some frameworks take another method than the request line's.
@@ -66,6 +67,21 @@ impl Head {
         let path = canonical_path(parts).map_err(at)?;
         let methods = methods(parts, &path);
         Ok(Head { kind, target, path, methods, declared, bytes: head_bytes(parts) })
+    }
+}
+
+impl Head {
+    /// The request as it is decided about, its size apart.
+    pub fn request<'a>(&'a self, client: &'a Client) -> policy::request::Request<'a> {
+        policy::request::Request {
+            agent: &client.agent,
+            kind: self.kind,
+            target: &self.target,
+            method: self.methods.first().map_or("", String::as_str),
+            path: Some(&self.path),
+            upload: 0,
+            observe: client.observe,
+        }
     }
 }
 

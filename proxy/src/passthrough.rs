@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::Response;
 use hyper::upgrade::OnUpgrade;
 use policy::record::OutcomeKind;
+use policy::request::Kind;
 use policy::target::Host;
 use policy::verdict::{Permit, Reason};
 use rustls::server::Acceptor;
@@ -56,9 +57,8 @@ pub async fn open(
     let scope = scope.clone();
     let tasks = scope.gateway.tasks.clone();
     tasks.spawn(async move {
-        let _slot = tunnel.slot.clone();
         if let Some(stream) = raw(upgrade).await {
-            relay(&scope, &permit, entry, stream, upstream).await;
+            relay(&scope, &tunnel, &permit, entry, stream, upstream).await;
         }
     });
     Response::new(ReplyBody::empty())
@@ -66,6 +66,7 @@ pub async fn open(
 
 async fn relay(
     scope: &Scope,
+    tunnel: &Tunnel,
     permit: &Permit,
     entry: Entry,
     mut client: Rewind<Stream>,
@@ -91,7 +92,23 @@ async fn relay(
     }
     let meter = Meter::new(&scope.gateway, permit, &entry);
     let idle = scope.gateway.config.upstream.idle_timeout;
-    let kind = copy_both(Rewind::new(hello, client), upstream, meter, idle).await;
+    let request = policy::request::Request {
+        agent: &tunnel.client.agent,
+        kind: Kind::Connect,
+        target: &tunnel.target,
+        method: "",
+        path: None,
+        upload: 0,
+        observe: tunnel.client.observe,
+    };
+    let progress = Arc::clone(entry.progress());
+    let kind = tokio::select! {
+        kind = copy_both(Rewind::new(hello, client), upstream, meter, idle) => kind,
+        () = exchange::no_longer_allowed(scope, &tunnel.client, request) => {
+            progress.stop(Reason::DeniedByRule, "the policy no longer allows it");
+            OutcomeKind::Completed
+        }
+    };
     entry.finish(kind);
 }
 

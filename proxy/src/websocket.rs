@@ -40,7 +40,7 @@ const POLICY_VIOLATION: u16 = 1008;
 pub async fn open(
     scope: &Scope,
     policy: &Arc<CurrentPolicy>,
-    _subject: Subject,
+    subject: Subject,
     entry: Entry,
     request: WebSocketRequest,
 ) -> Response<ReplyBody> {
@@ -66,12 +66,24 @@ pub async fn open(
     let seen = Seen { scanner, permit };
     let idle = scope.gateway.config.upstream.idle_timeout;
     let draining = scope.gateway.draining.clone();
-    scope.gateway.tasks.spawn(async move {
+    let scope = scope.clone();
+    let tasks = scope.gateway.tasks.clone();
+    tasks.spawn(async move {
         let (Ok(client), Ok(upstream)) = (upgrade.await, upstream.await) else { return };
         let relayed = relay(TokioIo::new(client), TokioIo::new(upstream), seen, meter, &draining);
+        let withdrawn = async {
+            match &subject.client {
+                Some(client) => exchange::no_longer_allowed(&scope, client, head.request(client)).await,
+                None => std::future::pending().await,
+            }
+        };
         let kind = tokio::select! {
             kind = relayed => kind,
             () = nothing_moves(&progress, idle) => OutcomeKind::Completed,
+            () = withdrawn => {
+                progress.stop(Reason::DeniedByRule, "the policy no longer allows it");
+                OutcomeKind::Completed
+            }
         };
         entry.finish(kind);
     });
