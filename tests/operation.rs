@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Answer, Gate, Request, Way, World, command, eventually};
+use crate::harness::{Answer, Frame, Gate, Raw, Request, Way, World, command, eventually};
 
 const POLICY: &str = "allow = [\"allowed.test:{http}\", \"allowed.test:{tls}\"]";
 
@@ -50,6 +50,55 @@ async fn a_changed_policy_is_read_within_two_seconds() {
     })
     .await;
     assert!(changed.elapsed() < Duration::from_secs(3), "it took {:?}", changed.elapsed());
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_open_websocket_ends_when_the_policy_no_longer_allows_it() {
+    let world = World::with_policy(POLICY).start().await;
+    let request = Request::get("allowed.test", "/socket")
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let mut raw = world.agent.tls(&request, b"http/1.1").await.unwrap();
+    let answer = raw.exchange("GET", &world.agent.origin_form(&request)).await;
+    assert_eq!(answer.status, 101, "{answer:?}");
+    world.gate.write_policy(&world.policy("allow = [\"allowed.test:{tls}\", \"other.test:{tls}\"]"));
+    world.gate.reload().await;
+    Frame::text("still here").write(&mut raw.output, true).await.unwrap();
+    let echo = Frame::read(&mut raw.input).await.unwrap();
+    assert_eq!(echo.payload, b"still here", "a policy that still allows it changes nothing");
+    world.gate.write_policy(&world.policy("allow = [\"other.test:{tls}\"]"));
+    world.gate.reload().await;
+    let ended = tokio::time::timeout(Duration::from_secs(10), Frame::read(&mut raw.input)).await.unwrap();
+    assert!(ended.is_err() || ended.is_ok_and(|frame| frame.close_code().is_some()));
+    world.gate.decisions_reach(1).await;
+    world.gate.only_decision().await.is("deny", "denied_by_rule");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_agent_has_its_share_of_connections_whatever_they_carry() {
+    let world = World::with_policy(POLICY).config("[limits]\nconnections_per_agent = 2").start().await;
+    let request = Request::get("allowed.test", "/hang");
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut raw = Raw::open(world.gate.proxy).await;
+        raw.send(&world.agent.absolute(&request).concat()).await;
+        held.push(raw);
+    }
+    let refused = eventually("the third to be refused", async || {
+        let answer = world.send(Way::Absolute, &Request::get("allowed.test", "/")).await;
+        (answer.status == 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.header("x-outgate-reason"), Some("overloaded"));
+    drop(held);
+    eventually("the places to be free again", async || {
+        (world.send(Way::Absolute, &Request::get("allowed.test", "/")).await.status == 200).then_some(())
+    })
+    .await;
     world.finish().await;
 }
 

@@ -61,6 +61,7 @@ pub struct Gateway {
     pub stopping: CancellationToken,
     /// Asks for the policy to be read again.
     pub reloads: mpsc::Sender<ReloadAsked>,
+    capacity: usize,
     upstream: UpstreamTls,
     ledger: Mutex<Ledger>,
     digest_key: DigestKey,
@@ -85,6 +86,8 @@ pub struct Parts {
     pub digest_key: DigestKey,
     pub loaded: Loaded,
     pub reloads: mpsc::Sender<ReloadAsked>,
+    /// How many connections may be open at once.
+    pub places: usize,
 }
 
 /// The policy in force with what is made from it.
@@ -111,7 +114,8 @@ impl Gateway {
         let current = CurrentPolicy::new(parts.loaded, &parts.dialer, &parts.upstream, &parts.digest_key);
         let limits = &parts.config.limits;
         Arc::new(Gateway {
-            places: Arc::new(Semaphore::new(limits.connections)),
+            places: Arc::new(Semaphore::new(parts.places)),
+            capacity: parts.places,
             slots: Slots::new(limits.connections_per_agent),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -224,6 +228,11 @@ impl Gateway {
     /// Forgets windows that nothing was charged to lately.
     pub fn expire_windows(&self) {
         self.ledger().expire(clock::now());
+    }
+
+    /// Whether any connection is open.
+    pub fn in_use(&self) -> bool {
+        self.places.available_permits() < self.capacity
     }
 
     /// Answers that people have given.

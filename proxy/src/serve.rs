@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use policy::event::Happening;
 use policy::usage::{Charge, Ledger};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -34,6 +35,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 const WATCH: Duration = Duration::from_millis(500);
 /// With `--until-idle`: how long nobody may use the gateway before it ends.
 const IDLE_EXIT: Duration = Duration::from_secs(10);
+/// Descriptors that connections leave to everything else.
+const DESCRIPTORS_KEPT: u64 = 64;
 /// How many pairs of agent and domain have an upload window of their own.
 const WINDOWS: usize = 100_000;
 
@@ -115,6 +118,7 @@ async fn build(
     let upstream = UpstreamTls::new(&config.upstream.ca_files)?;
     let (listeners, admin) = bind(&config, options.until_idle).await?;
     let dialer = dialer(&config, &metrics, listeners.iter().chain([&admin]))?;
+    let places = places(config.limits.connections);
     let gateway = Gateway::new(Parts {
         config,
         metrics,
@@ -128,8 +132,32 @@ async fn build(
         digest_key,
         loaded,
         reloads,
+        places,
     });
     Ok(Built { gateway, listeners, admin })
+}
+
+/// As many connections as are wanted, or as the system has descriptors for: each takes one for the client and one
+/// upstream, and store, log and admin listener must never go without.
+fn places(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where it cannot be raised, what there is has to do.
+    let descriptors = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let Some(descriptors) = descriptors else { return wanted };
+    let places =
+        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_KEPT) / 2).unwrap_or(usize::MAX).max(1);
+    if places < wanted {
+        tracing::warn!(
+            places,
+            wanted,
+            "fewer connections than `limits.connections` fit the limit on open files"
+        );
+    }
+    places.min(wanted)
 }
 
 async fn record_start(gateway: &Gateway) -> anyhow::Result<()> {
@@ -261,7 +289,7 @@ async fn watch(
 async fn sample(gateway: &Gateway) -> bool {
     let sessions = gateway.store.sessions_active().await.unwrap_or(0);
     gateway.metrics.sessions_active(usize::try_from(sessions).unwrap_or(usize::MAX));
-    sessions > 0 || gateway.places.available_permits() < gateway.config.limits.connections
+    sessions > 0 || gateway.in_use()
 }
 
 /// Puts the files' policy in force, or keeps the old one and says why.
