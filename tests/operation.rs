@@ -81,11 +81,13 @@ async fn an_open_websocket_ends_when_the_policy_no_longer_allows_it() {
 #[tokio::test]
 async fn an_agent_has_its_share_of_connections_whatever_they_carry() {
     let world = World::with_policy(POLICY).config("[limits]\nconnections_per_agent = 2").start().await;
-    let request = Request::get("allowed.test", "/hang");
+    let authority = format!("allowed.test:{}", world.origin.http);
+    let request = format!("GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n\r\n");
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut raw = Raw::open(world.gate.proxy).await;
-        raw.send(&world.agent.absolute(&request).concat()).await;
+        raw.send(&request).await;
+        assert_eq!(raw.answer().await.status, 200);
         held.push(raw);
     }
     let refused = eventually("the third to be refused", async || {
