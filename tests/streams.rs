@@ -7,11 +7,12 @@ use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncBufReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::harness::{PATIENCE, Raw, Request, Way, World, eventually};
+use crate::harness::{PATIENCE, Raw, Request, Way, World, eventually, secrets};
 
 const POLICY: &str = "allow = [\"allowed.test:{http}\", \"allowed.test:{tls}\", \"allowed2.test:{tls}\"]";
 
@@ -178,6 +179,37 @@ async fn a_client_that_goes_ends_the_request_upstream() {
         assert!(row.number("request_bytes") > 0, "what had left is not in the record: {row:?}");
         assert_ne!(row.text("upstream"), "", "{row:?}");
     }
+    world.finish().await;
+}
+
+/// A destination may answer before it has read everything. What leaves after its answer is in the record, and looked
+/// into, like what left before.
+#[tokio::test]
+async fn what_leaves_after_the_answer_is_on_record_too() {
+    let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = origin.local_addr().unwrap().to_string();
+    let policy = format!("allow = [\"{host}\"]\naddresses = {{ allow = [\"{host}\"] }}");
+    let world = World::with_policy(&policy).start().await;
+    let mut raw = Raw::open(world.gate.proxy).await;
+    raw.send(format!("POST http://{host}/ HTTP/1.1\r\nhost: {host}\r\ntransfer-encoding: chunked\r\n\r\n"))
+        .await;
+    raw.send("5\r\nfirst\r\n").await;
+    let (mut early, _) = origin.accept().await.unwrap();
+    let mut read = vec![0; 64 << 10];
+    assert!(early.read(&mut read).await.unwrap() > 0);
+    early.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    assert_eq!(raw.answer().await.status, 200);
+    raw.send(format!("2710\r\n{}\r\n", "x".repeat(10_000))).await;
+    let mut arrived = 0;
+    while arrived < 10_000 {
+        arrived += timeout(PATIENCE, early.read(&mut read)).await.unwrap().unwrap();
+    }
+    let key = secrets::anthropic_key();
+    raw.send(format!("{:x}\r\n {key} \r\n0\r\n\r\n", key.len() + 2)).await;
+    let row = world.gate.only_decision().await;
+    row.is("deny", "secret_found");
+    assert_eq!(row.text("outcome"), "cut", "{row:?}");
+    assert!(row.number("request_bytes") > 10_000, "{row:?}");
     world.finish().await;
 }
 

@@ -247,6 +247,9 @@ struct UploadState {
     /// The HTTP library has begun to send it. Until then no end shows: a body of no bytes would be taken for none, and
     /// a POST would leave without any length.
     sending: bool,
+    /// How long the client may be silent once the response is over.
+    idle: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 /// The upload was broken off; [`Progress`] says why.
@@ -284,7 +287,10 @@ impl Upload {
             broken: false,
             untouched: true,
             sending: false,
+            idle: scope.gateway.config.upstream.idle_timeout,
+            sleep: None,
         };
+        state.meter.progress().upload_began();
         Upload { state: Some(Box::new(state)) }
     }
 }
@@ -362,7 +368,23 @@ impl UploadState {
                 return Poll::Ready(None);
             }
             // An error shows in the next round.
-            let _ = ready!(self.poll_body(cx));
+            if self.poll_body(cx).is_pending() {
+                ready!(self.poll_given_up(cx));
+                self.broken = true;
+            }
+        }
+    }
+
+    /// Whether nobody waits for the rest any more: the response is over, and the client has long said nothing.
+    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let idle = self.idle;
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+            ready!(sleep.as_mut().poll(cx));
+            self.sleep = None;
+            if self.meter.progress().outlived() {
+                return Poll::Ready(());
+            }
         }
     }
 
@@ -370,7 +392,9 @@ impl UploadState {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadBroken>> {
         self.untouched = false;
         let Some(body) = &mut self.body else { return Poll::Ready(Err(UploadBroken)) };
-        let taken = match ready!(Pin::new(body).poll_frame(cx)) {
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        self.sleep = None;
+        let taken = match frame {
             Some(Ok(frame)) => self.take(frame),
             Some(Err(_)) => Err(UploadBroken),
             None => self.end(),
@@ -454,7 +478,9 @@ fn trailer_bytes(trailers: &HeaderMap) -> u64 {
 
 impl Drop for UploadState {
     fn drop(&mut self) {
-        self.inspection.note(self.meter.progress());
+        let progress = Arc::clone(self.meter.progress());
+        self.inspection.note(&progress);
+        progress.upload_ended();
     }
 }
 

@@ -46,6 +46,10 @@ struct State {
     status: Option<u16>,
     upstream: Option<SocketAddr>,
     timing: Timing,
+    /// The request's body is still on its way.
+    uploading: bool,
+    /// An exchange whose response is over, while its upload is not.
+    waiting: Option<(Box<Entry>, OutcomeKind)>,
 }
 
 /// Why an exchange was broken off, or did not begin.
@@ -113,6 +117,28 @@ impl Progress {
         change(&mut self.lock().timing);
     }
 
+    /// A body begins: from here on the exchange is over only with [`Progress::upload_ended`].
+    pub fn upload_began(&self) {
+        self.lock().uploading = true;
+    }
+
+    /// The body is complete or given up. Writes the outcome, where the response was over before.
+    pub fn upload_ended(&self) {
+        let waiting = {
+            let mut state = self.lock();
+            state.uploading = false;
+            state.waiting.take()
+        };
+        if let Some((mut entry, kind)) = waiting {
+            entry.close(kind);
+        }
+    }
+
+    /// Whether the response is over and only the upload is still waited for.
+    pub fn outlived(&self) -> bool {
+        self.lock().waiting.is_some()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // The state is plain data, whole after any panic.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -168,8 +194,16 @@ impl Entry {
         milliseconds(self.started)
     }
 
-    /// Closes the exchange.
+    /// Closes the exchange. A destination may answer before it has read everything: what leaves after that belongs to
+    /// the record all the same, so the outcome waits for the end of the upload.
     pub fn finish(mut self, kind: OutcomeKind) {
+        let progress = Arc::clone(&self.progress);
+        let mut state = progress.lock();
+        if state.uploading {
+            state.waiting = Some((Box::new(self), kind));
+            return;
+        }
+        drop(state);
         self.close(kind);
     }
 

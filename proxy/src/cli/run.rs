@@ -151,14 +151,15 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 fn open_session(arguments: &Arguments, config: &Config) -> Result<(SessionId, Token), Failure> {
-    let words: Vec<_> = arguments.command.iter().map(|word| word.to_string_lossy()).collect();
-    let tool = arguments.command.first().and_then(|program| Path::new(program).file_name());
+    // The name alone: arguments hold prompts, and passwords that no detector knows.
+    let program = arguments.command.first().and_then(|program| Path::new(program).file_name());
+    let program = program.map(|program| redacted(&program.to_string_lossy()));
     let checkout = std::env::current_dir().map(|folder| Checkout::around(&folder)).unwrap_or_default();
     let session = SessionStart {
         agent: agent(arguments),
         label: arguments.label.as_deref().map(redacted),
-        tool: tool.map(|tool| redacted(&tool.to_string_lossy())),
-        command: Some(redacted(&words.join(" "))),
+        tool: program.clone(),
+        command: program,
         repo: checkout.repo.as_deref().map(redacted_url),
         branch: checkout.branch.as_deref().map(redacted),
         commit: checkout.commit.as_deref().map(redacted),
