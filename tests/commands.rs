@@ -155,6 +155,7 @@ async fn run_ends_as_its_command_does_and_tells_what_it_came_to() {
         serde_json::from_str(&world.gate.told(&["session", "list", "--json"]).await).unwrap();
     let session = &sessions[0];
     assert_eq!((session["label"].as_str(), session["tool"].as_str()), (Some("issue-42"), Some("sh")));
+    assert_eq!(session["command"].as_str(), Some("sh"), "arguments hold prompts and passwords");
     let rows = world.gate.decisions_reach(2).await;
     assert!(rows.iter().all(|row| row["session"] == session["session"]), "{rows:#?}");
     world.finish().await;
