@@ -88,7 +88,8 @@ where
     let limits = &scope.gateway.config.limits;
     let handler = scope.clone();
     let serving = Serving::default();
-    let stream = Patience::new(stream, serving.clone(), limits.header_timeout);
+    let idle = scope.gateway.config.upstream.idle_timeout;
+    let stream = Patience::new(stream, serving.clone(), limits.header_timeout, idle);
     let service = service_fn(move |request| answer(handler.clone(), Some(serving.begin()), request));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder

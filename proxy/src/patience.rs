@@ -2,13 +2,14 @@
 //!
 //! hyper has one timer for both. A head that dribbles in has to be short-lived, an idle connection not, so the
 //! difference is made here, where bytes arrive: from the first byte of a head to its end counts `head`, everything
-//! else is hyper's own timer.
+//! else is hyper's own timer. Nor has it one for a client that does not read: what is written here has to move on
+//! within `write`.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -46,7 +47,7 @@ impl Drop for ServingGuard {
     }
 }
 
-/// A stream whose reads fail when a head takes too long.
+/// A stream whose reads fail when a head takes too long, and whose writes fail when nobody reads them.
 pub struct Patience<S> {
     inner: S,
     serving: Serving,
@@ -55,13 +56,28 @@ pub struct Patience<S> {
     head: Duration,
     /// Runs while a head is coming in.
     deadline: Option<Pin<Box<Sleep>>>,
+    write: Duration,
+    /// Runs while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patience<S> {
     /// The first head is awaited from now on.
-    pub fn new(inner: S, serving: Serving, head: Duration) -> Patience<S> {
+    pub fn new(inner: S, serving: Serving, head: Duration, write: Duration) -> Patience<S> {
         let deadline = Some(Box::pin(tokio::time::sleep(head)));
-        Patience { inner, serving, turn: 0, head, deadline }
+        Patience { inner, serving, turn: 0, head, deadline, write, stalled: None }
+    }
+
+    /// Gives a write its time.
+    fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let write = self.write;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(write)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 
     /// The stream itself, for a connection that has become something else.
@@ -103,11 +119,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.timed(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.timed(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -119,7 +137,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.timed(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -139,7 +158,7 @@ mod tests {
     async fn a_head_that_dribbles_is_cut_and_an_idle_connection_is_not() {
         let (mut client, server) = duplex(64);
         let serving = Serving::default();
-        let mut stream = Patience::new(server, serving.clone(), HEAD);
+        let mut stream = Patience::new(server, serving.clone(), HEAD, HEAD);
         let mut buffer = [0; 8];
 
         client.write_all(b"G").await.unwrap();
@@ -162,16 +181,26 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_says_nothing_at_all_is_cut() {
         let (_client, server) = duplex(64);
-        let mut stream = Patience::new(server, Serving::default(), HEAD);
+        let mut stream = Patience::new(server, Serving::default(), HEAD, HEAD);
         let error = stream.read(&mut [0; 8]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_cut() {
+        let (mut client, server) = duplex(64);
+        let mut stream = Patience::new(server, Serving::default(), HEAD * 10, HEAD);
+        stream.write_all(&[0; 64]).await.unwrap();
+        client.read_exact(&mut [0; 64]).await.unwrap();
+        let error = stream.write_all(&[0; 65]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "more than the client takes");
     }
 
     #[tokio::test]
     async fn what_a_connection_has_become_has_no_heads() {
         let (mut client, server) = duplex(64);
         let serving = Serving::default();
-        let mut stream = Patience::new(server, serving.clone(), HEAD);
+        let mut stream = Patience::new(server, serving.clone(), HEAD, HEAD);
         serving.begin().keep();
         client.write_all(b"frame").await.unwrap();
         assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 5);
