@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::anchor::Anchor;
 use crate::identity::{AgentName, SessionId};
 use crate::redact::Redacted;
 use crate::verdict::Mode;
@@ -130,15 +131,41 @@ pub enum Happening {
         /// How many were dropped.
         records: u64,
     },
-    /// The state of the chain, noted so that it can be compared elsewhere.
+    /// The state of the chain, signed, so that it can be compared elsewhere. It is of the record before it.
     Checkpoint {
         /// Sequence number of the record it speaks of.
         through: u64,
         /// Its hash, in hexadecimal.
         hash: Arc<str>,
-        /// Signature, where there is a key.
-        signature: Option<Arc<str>>,
+        /// The public key, in hexadecimal.
+        key: Arc<str>,
+        /// The signature, in hexadecimal; see [`anchor`](crate::anchor).
+        signature: Arc<str>,
     },
+}
+
+impl Event {
+    /// The signed point that a checkpoint is.
+    pub fn checkpoint(&self) -> Option<Anchor> {
+        match &self.what {
+            Happening::Checkpoint { through, hash, key, signature } => Some(Anchor {
+                hash: hash.clone(),
+                key: key.clone(),
+                signature: signature.clone(),
+                through: *through,
+                time: self.time,
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl From<Anchor> for Event {
+    /// The record of a checkpoint.
+    fn from(anchor: Anchor) -> Event {
+        let Anchor { hash, key, signature, through, time } = anchor;
+        Event { time, by: None, what: Happening::Checkpoint { through, hash, key, signature } }
+    }
 }
 
 /// Why a session ended.
@@ -151,6 +178,8 @@ pub enum SessionEnd {
     Idle,
     /// Somebody ended it.
     Closed,
+    /// The `run` that it belonged to was killed.
+    Lost,
 }
 
 impl SessionEnd {
@@ -160,12 +189,13 @@ impl SessionEnd {
             SessionEnd::Exited => "exited",
             SessionEnd::Idle => "idle",
             SessionEnd::Closed => "closed",
+            SessionEnd::Lost => "lost",
         }
     }
 
     /// What a word of records means.
     pub fn from_word(word: &str) -> Option<SessionEnd> {
-        [SessionEnd::Exited, SessionEnd::Idle, SessionEnd::Closed]
+        [SessionEnd::Exited, SessionEnd::Idle, SessionEnd::Closed, SessionEnd::Lost]
             .into_iter()
             .find(|end| end.as_str() == word)
     }

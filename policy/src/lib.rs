@@ -5,12 +5,14 @@
 //! [`address`] (what may be dialled), [`record`] (what is kept of it).
 
 pub mod address;
+pub mod anchor;
 pub mod catalogue;
 pub mod chain;
 pub mod decide;
 pub mod decode;
 pub mod document;
 pub mod event;
+pub mod export;
 pub mod frame;
 pub mod git;
 pub mod identity;
