@@ -81,13 +81,20 @@ pub enum Disbelief {
     BadSignature,
 }
 
-impl fmt::Display for Disbelief {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Disbelief {
+    /// In words that go on from the point's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Disbelief::NoHash => "its hash is not 64 hexadecimal digits",
             Disbelief::ForeignKey => "it is signed by a key that is not trusted here",
             Disbelief::BadSignature => "its signature does not fit",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Disbelief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

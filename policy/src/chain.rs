@@ -9,6 +9,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use crate::anchor::Disbelief;
 use crate::record::Record;
 
 /// The hash of one link.
@@ -120,11 +121,26 @@ pub enum Problem {
     Misfiled,
     /// A column kept beside the record says something else than the record.
     Column(&'static str),
+    /// The stub that stands for dropped records is not to be believed.
+    Stub(&'static str),
+    /// A checkpoint that is not to be believed, or says something else than the chain.
+    Checkpoint(&'static str),
+    /// A line that is none of an export; its number.
+    Line(u64, String),
+    /// A table beside the records says something else than they do.
+    Table(&'static str, String),
     /// The chain ends before the last record that was noted.
     Truncated {
         /// Where it should have ended, or gone on from.
         expected: u64,
     },
+}
+
+/// What is wrong with a signed point, in words.
+impl From<Disbelief> for Problem {
+    fn from(why: Disbelief) -> Problem {
+        Problem::Checkpoint(why.as_str())
+    }
 }
 
 impl fmt::Display for Problem {
@@ -142,6 +158,10 @@ impl fmt::Display for Problem {
             Problem::Column(name) => {
                 write!(f, "the column `{name}` says something else than the record")
             }
+            Problem::Stub(why) => write!(f, "the stub of what was dropped before it: {why}"),
+            Problem::Checkpoint(why) => write!(f, "a checkpoint of it: {why}"),
+            Problem::Line(line, why) => write!(f, "line {line} of the export: {why}"),
+            Problem::Table(table, why) => write!(f, "the table `{table}` does not say what it does: {why}"),
             Problem::Truncated { expected } => {
                 write!(f, "the chain ends here, but record {expected} had been written")
             }

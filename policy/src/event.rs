@@ -72,6 +72,8 @@ pub enum Happening {
         agent: AgentName,
         /// Until when the tokens before it are taken.
         grace_until: i64,
+        /// When its credentials end from now on.
+        expires: Option<i64>,
     },
     /// An agent's tokens are taken no longer.
     AgentRevoked {
@@ -209,7 +211,11 @@ pub(crate) mod tests {
         let session = SessionId(ulid::Ulid::from_parts(1_795_000_000_000, 1));
         let agent: AgentName = "claude".parse().unwrap();
         [
-            Happening::AgentRotated { agent: agent.clone(), grace_until: 1_795_000_600_000_000 },
+            Happening::AgentRotated {
+                agent: agent.clone(),
+                grace_until: 1_795_000_600_000_000,
+                expires: None,
+            },
             Happening::Started { version: "0.1.0".into(), configuration: None },
             Happening::Stopped,
             Happening::ClockJumped { milliseconds: -3_600_000 },
@@ -237,7 +243,7 @@ pub(crate) mod tests {
         let texts: Vec<String> = events().iter().map(Event::canonical).collect();
         assert_eq!(
             texts[0],
-            r#"{"agent":"claude","by":"ana","event":"agent_rotated","grace_until":1795000600000000,"time":1795000000000000}"#
+            r#"{"agent":"claude","by":"ana","event":"agent_rotated","expires":null,"grace_until":1795000600000000,"time":1795000000000000}"#
         );
         assert_eq!(texts[2], r#"{"by":"ana","event":"stopped","time":1795000000000000}"#);
         for (text, event) in texts.iter().zip(events()) {

@@ -5,6 +5,7 @@
 
 mod agents;
 mod answer;
+mod audit;
 mod connection;
 mod decisions;
 mod guard;
@@ -83,9 +84,20 @@ pub trait Control: Send + Sync + 'static {
 impl Admin {
     /// Makes a change and lets it hold before the answer goes out.
     async fn change(&self, change: Change) -> Result<(), ChangeError> {
-        self.recorder.change(change, Some(Redacted::literal("admin API"))).await?;
+        self.change_by(None, change).await
+    }
+
+    /// As [`Admin::change`], by somebody who says who they are.
+    async fn change_by(&self, by: Option<String>, change: Change) -> Result<(), ChangeError> {
+        self.recorder.change(change, Some(self.named(by))).await?;
         self.identities.refresh().await;
         Ok(())
+    }
+
+    /// Who does something, as far as they say so: whoever holds the admin token is the operator.
+    fn named(&self, by: Option<String>) -> Redacted {
+        let by = by.filter(|by| !by.trim().is_empty());
+        by.map_or_else(|| Redacted::literal("admin API"), |by| self.control.redactor().text(by.trim()))
     }
 
     /// What a client puts into `HTTPS_PROXY`. Whoever listens everywhere is reached by loopback.
@@ -145,6 +157,7 @@ const ROUTES: &[Route] = &[
     Route { method: "get", path: "/api/sessions/{id}", handler: || get(sessions::show) },
     Route { method: "post", path: "/api/sessions/{id}/end", handler: || post(sessions::end) },
     Route { method: "get", path: "/api/decisions", handler: || get(decisions::list) },
+    Route { method: "post", path: "/api/audit/prune", handler: || post(audit::prune) },
     Route { method: "get", path: "/api/policy", handler: || get(policy::show) },
     Route { method: "post", path: "/api/policy/reload", handler: || post(policy::reload) },
 ];

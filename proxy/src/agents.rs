@@ -225,6 +225,7 @@ pub async fn open_session(
     store: &Store,
     recorder: &Recorder,
     start: SessionStart,
+    by: Option<Redacted>,
 ) -> Result<(SessionId, Token), AgentError> {
     let started = clock::now();
     if !start.agent.is_anonymous() {
@@ -251,7 +252,7 @@ pub async fn open_session(
         implicit: false,
         started,
     };
-    recorder.change(Change::OpenSession { session, token: Some(token.digest()) }, None).await?;
+    recorder.change(Change::OpenSession { session, token: Some(token.digest()) }, by).await?;
     Ok((id, token))
 }
 
@@ -383,7 +384,7 @@ mod tests {
         let again = recorder.change(Change::RevokeAgent { agent: name("claude") }, by).await;
         assert_eq!(again, Err(ChangeError::Stale));
         assert_eq!(store.last_seq().await.unwrap(), 3);
-        assert!(store.verify(|_| {}).await.unwrap().intact);
+        assert!(store.verify().await.unwrap().intact);
     }
 
     #[tokio::test]
@@ -399,7 +400,7 @@ mod tests {
             commit: None,
             observe: true,
         };
-        let (id, _) = open_session(&store, &recorder, start.clone()).await.unwrap();
+        let (id, _) = open_session(&store, &recorder, start.clone(), None).await.unwrap();
         assert_eq!(store.sessions_active().await.unwrap(), 1);
         end_session(&recorder, id, Some(3)).await.unwrap();
         let error = end_session(&recorder, id, Some(3)).await.unwrap_err().to_string();
@@ -414,7 +415,7 @@ mod tests {
         assert_eq!(store.sessions_active().await.unwrap(), 0);
 
         let unknown = SessionStart { agent: name("nobody"), ..start };
-        let error = open_session(&store, &recorder, unknown).await.unwrap_err().to_string();
+        let error = open_session(&store, &recorder, unknown, None).await.unwrap_err().to_string();
         assert_eq!(error, "there is no agent `nobody`");
     }
 }

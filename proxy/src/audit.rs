@@ -5,9 +5,12 @@
 //! what must not (outcomes, endings) is kept and tried again, in order, until the store takes it. Those are never
 //! more than there are open exchanges, because no new one begins while the store refuses.
 
+mod checkpoints;
+mod prune;
+mod task;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use policy::record::{Decision, Event, Happening, Outcome};
 use policy::redact::Redacted;
@@ -15,18 +18,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use ulid::Ulid;
 
 use crate::clock;
-use crate::store::{Change, Closing, CommitError, Entry, Settled, Writer};
+use crate::store::{Change, Closing, Cut, Entry, PrunePlan, Writer};
+use task::Task;
+
+pub use checkpoints::{CheckpointOptions, FILE_NAME as CHECKPOINT_FILE};
 
 /// Decisions that may wait for the writer; more wait for their turn to wait.
 const QUEUE: usize = 4096;
-/// Records of one transaction.
-const BATCH: usize = 512;
-/// How long a commit may take before those who wait for it are refused. It goes on all the same.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// When what must not be lost is tried again without anybody asking.
-const RETRY: Duration = Duration::from_millis(250);
-/// How long a drain tries to write what is left.
-const DRAIN: Duration = Duration::from_secs(10);
 
 /// The record cannot be kept, so what it is about must not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +69,7 @@ struct Shared {
 }
 
 type CloseReply = oneshot::Sender<Result<(), AuditUnavailable>>;
+type PruneReply = oneshot::Sender<Result<Option<PrunePlan>, AuditUnavailable>>;
 
 #[derive(Debug)]
 enum Message {
@@ -78,25 +77,27 @@ enum Message {
     Ask(Entry, Asker),
     /// Is written, now or later.
     Keep(Entry),
+    /// Old records are to be dropped. Answered once that is on record and has begun.
+    Prune(Cut, Option<Redacted>, PruneReply),
     /// Ends the task once everything is written.
     Close(CloseReply),
 }
 
 impl Recorder {
-    /// Starts the task that writes.
+    /// Starts the task that writes, without checkpoints.
     pub fn start(writer: Writer) -> Recorder {
+        Recorder::begin(writer, None)
+    }
+
+    /// Starts the task that writes, and signs what it wrote now and then.
+    pub fn signing(writer: Writer, checkpoints: CheckpointOptions) -> Recorder {
+        Recorder::begin(writer, Some(checkpoints))
+    }
+
+    fn begin(writer: Writer, checkpoints: Option<CheckpointOptions>) -> Recorder {
         let (queue, messages) = mpsc::unbounded_channel();
         let counters = Arc::new(Counters::default());
-        let task = Task {
-            writer,
-            messages,
-            counters: Arc::clone(&counters),
-            kept: Vec::new(),
-            doubtful: None,
-            closing: None,
-            failing: false,
-        };
-        tokio::spawn(task.run());
+        tokio::spawn(Task::new(writer, messages, Arc::clone(&counters), checkpoints).run());
         Recorder { shared: Arc::new(Shared { queue, room: Arc::new(Semaphore::new(QUEUE)), counters }) }
     }
 
@@ -146,6 +147,17 @@ impl Recorder {
     pub fn note(&self, change: Change) {
         let event = Event { time: clock::now(), by: None, what: change.happening() };
         self.keep(Entry::change(&event, change, false));
+    }
+
+    /// Drops the oldest records, in steps between the batches. Answers once what is to go is on record; `None` where
+    /// nothing is. What was to be dropped before is dropped as well.
+    ///
+    /// # Errors
+    /// It cannot be recorded, or this recorder does not sign, and a stub has to be signed.
+    pub async fn prune(&self, cut: Cut, by: Option<Redacted>) -> Result<Option<PrunePlan>, AuditUnavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.queue.send(Message::Prune(cut, by, reply)).map_err(|_| AuditUnavailable)?;
+        answer.await.map_err(|_| AuditUnavailable)?
     }
 
     /// Writes everything that is left and ends the task. What is recorded afterwards is refused.
@@ -226,223 +238,6 @@ impl Asker {
 impl Drop for Asker {
     fn drop(&mut self) {
         self.counters.queue_depth.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Entries of one transaction, and for each who asked for it; the others must be written.
-#[derive(Debug, Default)]
-struct Batch {
-    entries: Vec<Entry>,
-    askers: Vec<Option<Asker>>,
-}
-
-impl Batch {
-    fn push(&mut self, entry: Entry, asker: Option<Asker>) {
-        self.entries.push(entry);
-        self.askers.push(asker);
-    }
-
-    /// The decisions that somebody asked for, to be ended in case they were refused and written all the same.
-    fn asked_decisions(&self) -> impl Iterator<Item = Ulid> {
-        let asked = self.entries.iter().zip(&self.askers).filter(|(_, asker)| asker.is_some());
-        asked.filter_map(|(entry, _)| entry.decides())
-    }
-}
-
-/// A batch whose commit failed, until it is certain that it was not written all the same.
-#[derive(Debug)]
-struct Doubtful {
-    refused: Vec<Ulid>,
-    must: Vec<Entry>,
-}
-
-struct Task {
-    writer: Writer,
-    messages: mpsc::UnboundedReceiver<Message>,
-    counters: Arc<Counters>,
-    /// What must be written and was not yet, oldest first.
-    kept: Vec<Entry>,
-    doubtful: Option<Doubtful>,
-    closing: Option<CloseReply>,
-    failing: bool,
-}
-
-impl Task {
-    async fn run(mut self) {
-        let mut inbox = Vec::with_capacity(BATCH);
-        while self.closing.is_none() {
-            let received = self.messages.recv_many(&mut inbox, BATCH);
-            let all_gone = if self.kept.is_empty() && self.doubtful.is_none() {
-                received.await == 0
-            } else {
-                matches!(tokio::time::timeout(RETRY, received).await, Ok(0))
-            };
-            self.take(&mut inbox).await;
-            if all_gone {
-                break;
-            }
-        }
-        self.finish(inbox).await;
-    }
-
-    /// Writes what came, in order, and what was kept before it.
-    async fn take(&mut self, inbox: &mut Vec<Message>) {
-        let mut batch = Batch::default();
-        for message in inbox.drain(..) {
-            match message {
-                Message::Keep(entry) => batch.push(entry, None),
-                // A change that turns out to be stale fails its transaction, so it has one of its own.
-                Message::Ask(entry, asker) if entry.is_change() => {
-                    self.flush(std::mem::take(&mut batch)).await;
-                    batch.push(entry, Some(asker));
-                    self.flush(std::mem::take(&mut batch)).await;
-                }
-                Message::Ask(entry, asker) => batch.push(entry, Some(asker)),
-                Message::Close(reply) => self.closing = Some(reply),
-            }
-        }
-        self.flush(batch).await;
-    }
-
-    async fn flush(&mut self, asked: Batch) {
-        if let Err(error) = self.settle().await {
-            return self.failed(asked, &error);
-        }
-        let mut batch = Batch::default();
-        for entry in std::mem::take(&mut self.kept) {
-            batch.push(entry, None);
-        }
-        batch.entries.extend(asked.entries);
-        batch.askers.extend(asked.askers);
-        if batch.entries.is_empty() {
-            return;
-        }
-        match self.commit(&mut batch).await {
-            Ok(()) => self.committed(batch),
-            Err(CommitError::Stale) => self.stale(batch),
-            Err(error) => self.failed(batch, &error),
-        }
-    }
-
-    /// Commits, and refuses those who wait once that takes too long.
-    async fn commit(&mut self, batch: &mut Batch) -> Result<(), CommitError> {
-        let commit = self.writer.commit(&batch.entries);
-        tokio::pin!(commit);
-        if let Ok(result) = tokio::time::timeout(PATIENCE, &mut commit).await {
-            return result;
-        }
-        tracing::error!(
-            "the store takes longer than {} s to commit; requests are refused",
-            PATIENCE.as_secs()
-        );
-        self.counters.failures.fetch_add(1, Ordering::Relaxed);
-        batch.askers.iter_mut().flatten().for_each(Asker::refuse);
-        let mut meanwhile = Vec::new();
-        let result = loop {
-            tokio::select! {
-                result = &mut commit => break result,
-                Some(message) = self.messages.recv() => match message {
-                    Message::Ask(_, mut asker) => asker.refuse(),
-                    Message::Keep(entry) => meanwhile.push(entry),
-                    Message::Close(reply) => self.closing = Some(reply),
-                },
-            }
-        };
-        if result.is_ok() {
-            self.kept.extend(batch.asked_decisions().map(|id| Entry::close(id, Closing::Unavailable)));
-        }
-        self.kept.extend(meanwhile);
-        result
-    }
-
-    fn committed(&mut self, batch: Batch) {
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        self.counters.records.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
-        if std::mem::take(&mut self.failing) {
-            tracing::info!("the store takes records again");
-        }
-        for mut asker in batch.askers.into_iter().flatten() {
-            asker.answer(Ok(()));
-        }
-    }
-
-    /// Answers the change that no longer applies; what was to be written with it is written next time.
-    fn stale(&mut self, batch: Batch) {
-        for (entry, asker) in batch.entries.into_iter().zip(batch.askers) {
-            match asker {
-                Some(mut asker) => asker.answer(Err(ChangeError::Stale)),
-                None => self.kept.push(entry),
-            }
-        }
-    }
-
-    /// Refuses everybody who waits, also those who came meanwhile: they would wait as long, for the same.
-    fn failed(&mut self, batch: Batch, error: &CommitError) {
-        self.counters.failures.fetch_add(1, Ordering::Relaxed);
-        if !std::mem::replace(&mut self.failing, true) {
-            tracing::error!(%error, "records cannot be written; requests are refused until they can");
-        }
-        let mut doubtful = self.doubtful.take().unwrap_or(Doubtful { refused: Vec::new(), must: Vec::new() });
-        doubtful.refused.extend(batch.asked_decisions());
-        for (entry, asker) in batch.entries.into_iter().zip(batch.askers) {
-            match asker {
-                Some(mut asker) => asker.refuse(),
-                None => doubtful.must.push(entry),
-            }
-        }
-        self.doubtful = Some(doubtful);
-        while let Ok(message) = self.messages.try_recv() {
-            match message {
-                Message::Ask(_, mut asker) => asker.refuse(),
-                Message::Keep(entry) => self.kept.push(entry),
-                Message::Close(reply) => self.closing = Some(reply),
-            }
-        }
-    }
-
-    /// Finds out what became of the batch that failed last.
-    async fn settle(&mut self) -> Result<(), CommitError> {
-        let Some(doubtful) = self.doubtful.take() else { return Ok(()) };
-        let mut first = match self.writer.settle().await {
-            Ok(Settled::Nothing) => doubtful.must,
-            Ok(Settled::Written) => {
-                doubtful.refused.into_iter().map(|id| Entry::close(id, Closing::Unavailable)).collect()
-            }
-            Err(error) => {
-                self.doubtful = Some(doubtful);
-                return Err(error);
-            }
-        };
-        first.append(&mut self.kept);
-        self.kept = first;
-        Ok(())
-    }
-
-    async fn finish(mut self, mut inbox: Vec<Message>) {
-        self.messages.close();
-        let deadline = tokio::time::Instant::now() + DRAIN;
-        loop {
-            let received = self.messages.recv_many(&mut inbox, BATCH).await;
-            self.take(&mut inbox).await;
-            let done = received == 0 && self.kept.is_empty() && self.doubtful.is_none();
-            if done || tokio::time::Instant::now() >= deadline {
-                break;
-            }
-            if self.failing {
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-        let lost = self.kept.len() + self.doubtful.map_or(0, |doubtful| doubtful.must.len());
-        if lost > 0 {
-            tracing::error!(lost, "records could not be written and are lost");
-        } else if let Err(error) = self.writer.mark().await {
-            tracing::warn!(%error, "the end of the record could not be noted");
-        }
-        self.writer.close().await;
-        if let Some(reply) = self.closing {
-            // Whoever asked for it may have stopped waiting.
-            let _ = reply.send(if lost == 0 { Ok(()) } else { Err(AuditUnavailable) });
-        }
     }
 }
 

@@ -10,6 +10,12 @@ pub fn now() -> i64 {
     i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// Time since the machine was started, its sleep included; no setting of the clock changes it.
+pub fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// A new identifier that sorts by the given time, in microseconds since the Unix epoch.
 pub fn ulid(time: i64) -> Ulid {
     Ulid::from_datetime(UNIX_EPOCH + Duration::from_micros(u64::try_from(time).unwrap_or(0)))

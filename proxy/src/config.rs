@@ -6,6 +6,7 @@
 
 mod mistake;
 mod settings;
+mod shown;
 pub(crate) mod spelling;
 mod upstream_proxy;
 mod value;
@@ -150,6 +151,14 @@ pub struct Audit {
     pub retention: Duration,
     /// How many bytes of records are kept.
     pub max_bytes: u64,
+    /// The chain is signed after so many records.
+    pub checkpoint_records: u64,
+    /// And after so long, where anything was recorded since.
+    pub checkpoint_interval: Duration,
+    /// What signed points are appended to; `None`: a file in the data folder, see [`Config::checkpoint_file`].
+    pub checkpoint_file: Option<PathBuf>,
+    /// Who is told of them.
+    pub checkpoint_webhook: Option<Endpoint>,
 }
 
 /// `[store]`.
@@ -296,6 +305,10 @@ impl Default for Audit {
             excerpt: 4 * KIB as usize,
             retention: Duration::from_secs(90 * DAY),
             max_bytes: 10 * GIB,
+            checkpoint_records: 1000,
+            checkpoint_interval: Duration::from_secs(MINUTE),
+            checkpoint_file: None,
+            checkpoint_webhook: None,
         }
     }
 }
@@ -335,6 +348,12 @@ impl Config {
         settings::from_text(&mut config, name, text, &mut mistakes);
         settings::check_together(&config, name, &mut mistakes);
         mistakes.or(config)
+    }
+
+    /// The file that signed points of the audit chain are appended to.
+    pub fn checkpoint_file(&self) -> PathBuf {
+        let usual = || self.data_dir.join(crate::audit::CHECKPOINT_FILE);
+        self.audit.checkpoint_file.clone().unwrap_or_else(usual)
     }
 
     /// The policy files: those named, else `policy.toml` and `policy.d/*.toml` of the data folder, in order of

@@ -99,14 +99,49 @@ impl Dialer {
     ) -> Result<Dialled<TlsStream<TcpStream>>, DialError> {
         let deadline = Instant::now() + self.timeout;
         let tcp = self.tcp(target, rules).await?;
-        let handshake = TlsConnector::from(Arc::clone(tls)).connect(server_name(target), tcp.stream);
-        let shaken = match tokio::time::timeout_at(deadline.into(), handshake).await {
-            Err(_) => Err(DialError::Timeout),
-            Ok(Err(error)) => Err(DialError::Tls(error)),
-            Ok(Ok(stream)) => Ok(Dialled { stream, address: tcp.address }),
-        };
+        let shaken = shake_hands(target, tcp.stream, tls, deadline).await;
         self.metrics.upstream_handshake(shaken.is_ok());
-        shaken
+        shaken.map(|stream| Dialled { stream, address: tcp.address })
+    }
+
+    /// Connects to a place that the operator named, such as a webhook. What the operator names is not judged; no
+    /// agent has a say in it.
+    ///
+    /// # Errors
+    /// As [`DialError`] says.
+    pub async fn named(&self, target: &Target) -> Result<TcpStream, DialError> {
+        let dialled = async {
+            if let Some(parent) = &self.parent {
+                return dial_parent(parent, &self.resolver, target).await;
+            }
+            let addresses = self.addresses(target).await?;
+            let addresses = addresses.iter().map(|address| SocketAddr::new(*address, target.port)).collect();
+            let (stream, address) = connect_first(addresses).await.map_err(DialError::Connect)?;
+            Ok(Dialled { stream, address })
+        };
+        let dialled = tokio::time::timeout(self.timeout, dialled).await.unwrap_or(Err(DialError::Timeout));
+        dialled.map(|dialled| dialled.stream)
+    }
+
+    /// As [`Dialer::named`], over TLS.
+    ///
+    /// # Errors
+    /// As [`Dialer::named`], and where the certificate does not hold.
+    pub async fn named_tls(
+        &self,
+        target: &Target,
+        tls: &Arc<ClientConfig>,
+    ) -> Result<TlsStream<TcpStream>, DialError> {
+        let deadline = Instant::now() + self.timeout;
+        let stream = self.named(target).await?;
+        shake_hands(target, stream, tls, deadline).await
+    }
+
+    async fn addresses(&self, target: &Target) -> Result<Vec<IpAddr>, DialError> {
+        match target.host.ip() {
+            Some(ip) => Ok(vec![ip]),
+            None => Ok(self.resolver.resolve(target.host.as_str()).await?),
+        }
     }
 
     async fn tcp_unlimited(
@@ -121,10 +156,7 @@ impl Dialer {
             }
             return dial_parent(parent, &self.resolver, target).await;
         }
-        let addresses = match target.host.ip() {
-            Some(ip) => vec![ip],
-            None => self.resolver.resolve(target.host.as_str()).await?,
-        };
+        let addresses = self.addresses(target).await?;
         let judged = self.judge(&addresses, target.port, rules)?;
         let (stream, address) = connect_first(judged).await.map_err(DialError::Connect)?;
         Ok(Dialled { stream, address })
@@ -146,6 +178,19 @@ impl Dialer {
             rules.judge(address, port).map_err(|class| DialError::Forbidden { address, class })?;
         }
         Ok(addresses.iter().map(|address| SocketAddr::new(*address, port)).collect())
+    }
+}
+
+async fn shake_hands(
+    target: &Target,
+    stream: TcpStream,
+    tls: &Arc<ClientConfig>,
+    deadline: Instant,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    let handshake = TlsConnector::from(Arc::clone(tls)).connect(server_name(target), stream);
+    match tokio::time::timeout_at(deadline.into(), handshake).await {
+        Err(_) => Err(DialError::Timeout),
+        Ok(shaken) => shaken.map_err(DialError::Tls),
     }
 }
 

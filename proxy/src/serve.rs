@@ -1,5 +1,6 @@
 //! Running the gateway: built in order, each step failing before anything listens; watched; drained.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use tokio::task::JoinHandle;
 
 use crate::accept::{self, Listener};
 use crate::admin::{self, Admin, AdminToken};
-use crate::audit::Recorder;
+use crate::audit::{CheckpointOptions, Recorder};
 use crate::clock;
-use crate::config::{Config, Environment, ListenAddress};
+use crate::config::{Config, Durability, Environment, ListenAddress};
 use crate::control::Control;
 use crate::dial::Dialer;
 use crate::folder;
@@ -26,8 +27,11 @@ use crate::metrics::Metrics;
 use crate::policies::{self, Fingerprint, LoadError};
 use crate::resolve::Resolver;
 use crate::running::{Claim, Running};
-use crate::store::{Opened, Store, StoreOptions};
+use crate::signing::Signer;
+use crate::store::{Change, Opened, Store, StoreOptions};
 use crate::tls::{self, Authority, Mint, UpstreamTls};
+use crate::upkeep::{self, Upkeep};
+use crate::webhook::Webhook;
 
 /// How long requests under way may take to end once the gateway was told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -37,6 +41,8 @@ const WATCH: Duration = Duration::from_millis(500);
 const IDLE_EXIT: Duration = Duration::from_secs(10);
 /// Descriptors that connections leave to everything else.
 const DESCRIPTORS_KEPT: u64 = 64;
+/// How far the last record may lie ahead of the clock before that is a jump, in microseconds.
+const CLOCK_TOLERANCE: i64 = 1_000_000;
 /// How many pairs of agent and domain have an upload window of their own.
 const WINDOWS: usize = 100_000;
 
@@ -112,10 +118,10 @@ async fn build(
     if interrupted > 0 {
         tracing::warn!(interrupted, "exchanges that the last run left without an end");
     }
-    let recorder = Recorder::start(writer);
+    let upstream = UpstreamTls::new(&config.upstream.ca_files)?;
+    let recorder = Recorder::signing(writer, checkpoints(&config, &metrics, &upstream)?);
     let identities = Identities::load(&store, &recorder, config.identity).await?;
     let ledger = rebuild_windows(&store, loaded.rules.window_seconds()).await?;
-    let upstream = UpstreamTls::new(&config.upstream.ca_files)?;
     let (listeners, admin) = bind(&config, options.until_idle).await?;
     let dialer = dialer(&config, &metrics, listeners.iter().chain([&admin]))?;
     let places = places(config.limits.connections);
@@ -160,11 +166,32 @@ fn places(wanted: usize) -> usize {
     places.min(wanted)
 }
 
+/// Records that the gateway starts, and before it what happened while none ran: a clock set back, other settings.
 async fn record_start(gateway: &Gateway) -> anyhow::Result<()> {
-    let started = Happening::Started { version: env!("CARGO_PKG_VERSION").into(), configuration: None };
-    gateway.recorder.event(started, None).await?;
+    let behind = gateway.store.last_time().await?.map_or(0, |last| clock::now() - last);
+    if behind < -CLOCK_TOLERANCE {
+        upkeep::note_jump(gateway, behind / 1000).await;
+    }
+    let configuration: Arc<str> = gateway.config.digest().into();
+    let values: BTreeMap<_, _> = gateway.config.values().into_iter().collect();
+    let keys = changed_settings(gateway.store.last_configuration().await?.as_deref(), &values);
+    if !keys.is_empty() {
+        let changed = Happening::ConfigurationChanged { configuration: Arc::clone(&configuration), keys };
+        gateway.recorder.event(changed, None).await?;
+    }
+    let values = serde_json::to_string(&values)?;
+    let start = Change::Start { version: env!("CARGO_PKG_VERSION").into(), configuration, values };
+    gateway.recorder.change(start, None).await?;
     let recorded = gateway.record_policy(&gateway.policy().rules, None).await;
     recorded.map_err(|problems| anyhow::anyhow!(problems.join("; ")))
+}
+
+/// The settings that are not what they were at the last start; none at the first.
+fn changed_settings(before: Option<&str>, now: &BTreeMap<&str, String>) -> Vec<Arc<str>> {
+    let before = before.and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
+    let Some(before) = before else { return Vec::new() };
+    let changed = now.iter().filter(|(key, value)| before.get(**key) != Some(value));
+    changed.map(|(key, _)| Arc::from(*key)).collect()
 }
 
 async fn rebuild_windows(store: &Store, window_seconds: u32) -> anyhow::Result<Ledger> {
@@ -197,6 +224,32 @@ async fn bind_one(address: &ListenAddress, any_port: bool) -> anyhow::Result<Lis
         }
         (bound, _) => bound,
     }
+}
+
+/// How the chain is signed, and who is told.
+fn checkpoints(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    upstream: &UpstreamTls,
+) -> anyhow::Result<CheckpointOptions> {
+    let webhook = match &config.audit.checkpoint_webhook {
+        None => None,
+        Some(url) => {
+            let dialer = dialer(config, metrics, std::iter::empty())?;
+            let webhook = Webhook::new(url, dialer, Arc::clone(&upstream.http1));
+            Some(webhook.ok_or_else(|| {
+                anyhow::anyhow!("`audit.checkpoint_webhook` has no host that can be dialled")
+            })?)
+        }
+    };
+    Ok(CheckpointOptions {
+        signer: Signer::open(&config.data_dir)?,
+        records: config.audit.checkpoint_records,
+        interval: config.audit.checkpoint_interval,
+        file: config.checkpoint_file(),
+        flush: config.audit.durability == Durability::Power,
+        webhook,
+    })
 }
 
 fn dialer<'a>(
@@ -255,6 +308,7 @@ async fn watch(
 ) {
     let mut seen = Fingerprint::take(&gateway.config);
     let mut used = Instant::now();
+    let mut upkeep = Upkeep::new();
     let mut tick = tokio::time::interval(WATCH);
     loop {
         tokio::select! {
@@ -273,6 +327,7 @@ async fn watch(
                     let _ = reload(gateway, options).await;
                 }
                 gateway.expire_windows();
+                upkeep.tick(gateway).await;
                 let in_use = sample(gateway).await;
                 if in_use {
                     used = Instant::now();

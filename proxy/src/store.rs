@@ -8,7 +8,11 @@ mod change;
 mod entry;
 mod file;
 mod findings;
+mod hosts;
+mod identities;
+pub mod prune;
 pub mod query;
+pub mod raw;
 mod recover;
 pub mod sessions;
 mod sqlite;
@@ -20,10 +24,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use policy::chain::BadRecord;
-use sqlx::SqlitePool;
+use sqlx::{SqliteConnection, SqlitePool};
 
 pub use change::{Change, NewSession};
 pub use entry::{Closing, Entry};
+pub use prune::{Cut, PrunePlan, Stub};
 pub use writer::{CommitError, Settled, Writer};
 
 use crate::config::Durability;
@@ -164,6 +169,21 @@ impl Store {
         })))
     }
 
+    /// Opens a copy of a store, wherever it lies, for reading only. Nothing is made beside it.
+    ///
+    /// # Errors
+    /// A file that is not there or no store.
+    pub async fn open_copy(path: &Path) -> Result<Store, StoreError> {
+        if !path.exists() {
+            return Err(StoreError::Missing(path.to_owned()));
+        }
+        let readers = sqlite::readers_of_copy(path);
+        let looked = sqlx::query("SELECT 1 FROM records LIMIT 1").fetch_optional(&readers).await;
+        looked.map_err(|error| StoreError::Open { path: path.to_owned(), error })?;
+        let data_dir = path.parent().unwrap_or(Path::new(".")).to_owned();
+        Ok(Store::Sqlite(Arc::new(Sqlite { data_dir, readers: ArcSwap::from_pointee(readers) })))
+    }
+
     /// The data folder.
     pub fn data_dir(&self) -> &Path {
         let Store::Sqlite(sqlite) = self;
@@ -174,6 +194,16 @@ impl Store {
         let Store::Sqlite(sqlite) = self;
         SqlitePool::clone(&sqlite.readers.load())
     }
+}
+
+/// Notes something that is not part of the chain.
+async fn set_meta(connection: &mut SqliteConnection, name: &str, value: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2")
+        .bind(name)
+        .bind(value)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// What the database says, without the library's words around it.

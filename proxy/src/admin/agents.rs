@@ -1,6 +1,7 @@
 //! Agents: listed, registered, given a new token, revoked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use super::answer::{Body, Failure, moment, time};
+use crate::agents::GRACE;
 use crate::store::Change;
 use crate::store::agents::{Agent, AgentStatus};
 use crate::{clock, token};
@@ -50,6 +52,15 @@ pub(super) struct NewAgent {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct NewToken {
     expires: Option<String>,
+    grace_seconds: Option<u32>,
+    by: Option<String>,
+}
+
+/// What is said of a revocation.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Revocation {
+    by: Option<String>,
 }
 
 impl AgentView {
@@ -101,7 +112,7 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(issued(&admin, agent, token, expires))))
 }
 
-/// Gives an agent a new token; the old one ends at once.
+/// Gives an agent a new token; the old one is taken for a while longer, so that what runs can be given the new one.
 pub(super) async fn rotate(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
@@ -119,13 +130,14 @@ pub(super) async fn rotate(
         None => agent.expires,
     };
     let token = token::fresh()?;
+    let grace = new.grace_seconds.map_or(GRACE, |seconds| Duration::from_secs(seconds.into()));
     let change = Change::RotateAgent {
         agent: agent.name.clone(),
         token: TokenDigest::of(token.as_bytes()),
-        grace_until: clock::now(),
+        grace_until: clock::now().saturating_add(i64::try_from(grace.as_micros()).unwrap_or(i64::MAX)),
         expires,
     };
-    admin.change(change).await?;
+    admin.change_by(new.by, change).await?;
     Ok(Json(issued(&admin, agent.name, token, expires)))
 }
 
@@ -133,10 +145,11 @@ pub(super) async fn rotate(
 pub(super) async fn revoke(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
+    Body(Revocation { by }): Body<Revocation>,
 ) -> Result<Json<AgentView>, Failure> {
     let agent = known(&admin, &name).await?;
     if agent.status(clock::now()) != AgentStatus::Revoked {
-        admin.change(Change::RevokeAgent { agent: agent.name }).await?;
+        admin.change_by(by, Change::RevokeAgent { agent: agent.name }).await?;
     }
     known(&admin, &name).await.map(AgentView::new).map(Json)
 }

@@ -340,7 +340,14 @@ async fn agents_are_registered_rotated_and_revoked_and_that_holds_at_once() {
     let second = issued["token"].as_str().unwrap();
     assert_eq!((status, issued["expires"].as_str()), (200, Some("2099-01-01T00:00:00.000000Z")), "kept");
     assert_eq!(served.whose(second).await.unwrap(), "claude");
-    assert!(served.whose(&first).await.is_err(), "the old token ends at once");
+    assert_eq!(served.whose(&first).await.unwrap(), "claude", "the old token is taken for a while");
+    let at_once = r#"{"grace_seconds":0,"by":"ana"}"#;
+    let (status, issued) = served.json("POST /api/agents/claude/rotate", at_once).await;
+    assert_eq!(status, 200);
+    for ended in [&first, second] {
+        assert!(served.whose(ended).await.is_err(), "no grace ends every token before at once");
+    }
+    let second = issued["token"].as_str().unwrap();
 
     let (status, revoked) = served.json("POST /api/agents/claude/revoke", "").await;
     assert_eq!((status, revoked["status"].as_str()), (200, Some("revoked")));

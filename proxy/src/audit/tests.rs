@@ -1,12 +1,13 @@
 //! The recorder against stores that work, fail, and work again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use policy::record::OutcomeKind;
 use policy::verdict::{Action, Reason};
 use sqlx::Connection;
 
 use super::*;
+use crate::signing::Signer;
 use crate::store::query::Filter;
 use crate::store::tests::{Folder, decision, outcome};
 use crate::store::{Opened, Store};
@@ -21,7 +22,7 @@ async fn started() -> (Folder, Store, Recorder) {
 async fn ends(folder: &Folder, store: &Store) -> Vec<(String, Option<OutcomeKind>)> {
     let mut views = store.decisions(&Filter::default()).await.unwrap();
     views.reverse();
-    let report = store.verify(|_| {}).await.unwrap();
+    let report = store.verify().await.unwrap();
     assert_eq!(report.first_bad, None, "{}", folder.path().display());
     views.into_iter().map(|view| (view.host.unwrap().as_str().to_owned(), view.outcome)).collect()
 }
@@ -285,5 +286,156 @@ async fn what_a_record_costs() {
             per(began.elapsed().as_secs_f64()),
             f64::from(2 * exchanges) / commits as f64,
         );
+    }
+}
+
+fn signed(folder: &Folder, records: u64, interval: Duration) -> CheckpointOptions {
+    CheckpointOptions {
+        signer: Signer::open(folder.path()).unwrap(),
+        records,
+        interval,
+        file: folder.path().join(CHECKPOINT_FILE),
+        flush: true,
+        webhook: None,
+    }
+}
+
+#[tokio::test]
+async fn the_chain_is_signed_by_number_by_time_and_at_the_end() {
+    let folder = Folder::new();
+    let Opened { store, writer, .. } = folder.open().await;
+    let recorder = Recorder::signing(writer, signed(&folder, 10, Duration::from_millis(300)));
+    for _ in 0..10 {
+        exchange(&recorder, "a.example").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let file = folder.path().join(CHECKPOINT_FILE);
+    let kept = || crate::evidence::read_checkpoints(&file).unwrap();
+    let by_then = kept().len();
+    assert!((2..=3).contains(&by_then), "{by_then}");
+    assert_eq!(kept().last().unwrap().through + 1, store.last_seq().await.unwrap(), "nothing is unsigned");
+    exchange(&recorder, "b.example").await.unwrap();
+    recorder.close().await.unwrap();
+    let store = Store::open_read_only(folder.path()).await.unwrap();
+    assert_eq!(kept().last().unwrap().through + 1, store.last_seq().await.unwrap());
+    let report = store.verify().await.unwrap();
+    assert_eq!(
+        (report.first_bad, report.checkpoints, report.kept),
+        (None, kept().len() as u64, report.checkpoints)
+    );
+}
+
+#[tokio::test]
+async fn a_cut_end_and_a_rewritten_chain_show_in_what_was_kept_outside() {
+    let cases: [(&'static str, &str); 3] = [
+        (
+            "DELETE FROM records WHERE seq > 3; DELETE FROM meta WHERE name = 'mark'",
+            "the chain ends here, but record",
+        ),
+        (
+            "UPDATE records SET record = replace(record, 'a.example', 'b.example') WHERE seq = 1",
+            "the hash does not fit",
+        ),
+        (
+            "UPDATE records SET record = replace(record, '\"key\":\"', '\"key\":\"0') WHERE kind = 'event'",
+            "the hash does not fit",
+        ),
+    ];
+    for (damage, expected) in cases {
+        let folder = Folder::new();
+        let Opened { store, writer, .. } = folder.open().await;
+        let recorder = Recorder::signing(writer, signed(&folder, 1000, Duration::from_secs(60)));
+        exchange(&recorder, "a.example").await.unwrap();
+        exchange(&recorder, "a.example").await.unwrap();
+        recorder.close().await.unwrap();
+        drop(store);
+        let store = Store::open_read_only(folder.path()).await.unwrap();
+        for statement in damage.split("; ") {
+            folder.execute(statement).await;
+        }
+        let bad = store.verify().await.unwrap().first_bad.unwrap_or_else(|| panic!("not noticed: {damage}"));
+        assert!(bad.problem.contains(expected), "{damage}: {}", bad.problem);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_holds_up_nothing_and_is_made_up_for() {
+    let folder = Folder::new();
+    let Opened { store, writer, .. } = folder.open().await;
+    let mut options = signed(&folder, 2, Duration::from_secs(60));
+    let aside = folder.path().join("mount");
+    options.file = aside.join("checkpoints.jsonl");
+    let file = options.file.clone();
+    let recorder = Recorder::signing(writer, options);
+    for _ in 0..5 {
+        exchange(&recorder, "a.example").await.unwrap();
+    }
+    std::fs::create_dir(&aside).unwrap();
+    recorder.close().await.unwrap();
+    let kept = crate::evidence::read_checkpoints(&file).unwrap();
+    assert!(kept.len() >= 3, "{kept:?}");
+    drop(store);
+    let store = Store::open_read_only(folder.path()).await.unwrap();
+    assert_eq!(store.verify().await.unwrap().checkpoints, kept.len() as u64);
+}
+
+#[tokio::test]
+async fn old_records_go_in_the_gaps_and_nobody_waits_long() {
+    let folder = Folder::new();
+    let Opened { store, writer, .. } = folder.open().await;
+    let recorder = Recorder::signing(writer, signed(&folder, 10_000, Duration::from_secs(60)));
+    for _ in 0..400 {
+        exchange(&recorder, "a.example").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let plan = recorder.prune(Cut::Before(clock::now()), None).await.unwrap().unwrap();
+    assert!(plan.through >= 799, "{plan:?}");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while store.stub().await.unwrap().is_none_or(|stub| stub.through < plan.through) {
+        exchange(&recorder, "b.example").await.unwrap();
+        assert!(Instant::now() < deadline, "they are still there");
+    }
+    recorder.close().await.unwrap();
+    let store = Store::open_read_only(folder.path()).await.unwrap();
+    let report = store.verify().await.unwrap();
+    assert_eq!((report.first_bad, report.after), (None, plan.through));
+    assert!(
+        store.decisions(&Filter::default()).await.unwrap().iter().all(|view| view
+            .host
+            .as_ref()
+            .unwrap()
+            .as_str()
+            == "b.example")
+    );
+}
+
+#[tokio::test]
+async fn what_a_session_asked_last_is_known_of_it() {
+    let folder = Folder::new();
+    let Opened { store, writer, .. } = folder.open().await;
+    let recorder = Recorder::start(writer);
+    let start = crate::agents::SessionStart {
+        agent: policy::identity::AgentName::anonymous(),
+        label: None,
+        tool: None,
+        command: None,
+        repo: None,
+        branch: None,
+        commit: None,
+        observe: false,
+    };
+    let (session, _) = crate::agents::open_session(&store, &recorder, start, None).await.unwrap();
+    for (model, expected) in [(Some("large-1"), "large-1"), (None, "large-1"), (Some("small-2"), "small-2")] {
+        let mut decision = decision("api.example");
+        (decision.session, decision.class, decision.service) =
+            (Some(session), policy::verdict::Class::Model, Some("example".into()));
+        recorder.decision(&decision).await.unwrap();
+        let mut outcome = outcome(&decision);
+        outcome.model = model.map(Redacted::literal);
+        recorder.outcome(&outcome);
+        exchange(&recorder, "a.example").await.unwrap();
+        let seen = store.session(session).await.unwrap().unwrap();
+        let seen = [seen.provider, seen.model].map(|text| text.map(|text| text.as_str().to_owned()));
+        assert_eq!(seen, [Some("example".to_owned()), Some(expected.to_owned())]);
     }
 }

@@ -125,7 +125,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
             match Gate::find(&config)? {
                 // A gateway that runs is told, so that what is printed below is true when it is printed.
                 Some(gate) => {
-                    gate.post::<IgnoredAny>(&format!("/api/agents/{name}/revoke"), &json!({}))?;
+                    gate.post::<IgnoredAny>(
+                        &format!("/api/agents/{name}/revoke"),
+                        &json!({ "by": operator() }),
+                    )?;
                 }
                 None => {
                     change(&config, async |store, recorder| {

@@ -2,15 +2,19 @@
 //!
 //! A gateway that runs notices them within a second; a token it does not know it looks up at once.
 
+use std::path::Path;
+
 use policy::redact::{Redacted, Redactor};
 use policy::secret::Secrets;
 
 use super::Failure;
 use super::context::{folder_of, runtime, variable};
 use crate::agents::AgentError;
-use crate::audit::Recorder;
+use crate::audit::{CheckpointOptions, Recorder};
 use crate::config::Config;
-use crate::store::Store;
+use crate::running::Running;
+use crate::signing::Signer;
+use crate::store::{Store, Writer};
 
 /// Opens the store, makes one change, and closes it again.
 ///
@@ -23,11 +27,27 @@ pub(crate) fn change<T>(
     let folder = folder_of(config)?;
     runtime()?.block_on(async {
         let (store, writer) = Store::open_beside(&folder).await.map_err(Failure::failed)?;
-        let recorder = Recorder::start(writer);
+        let recorder = recorder(config, &folder, writer)?;
         let made = make(&store, &recorder).await.map_err(Failure::failed);
         recorder.close().await.map_err(Failure::failed)?;
         made
     })
+}
+
+/// A gateway that runs signs what is added beside it; where none does, this does.
+fn recorder(config: &Config, folder: &Path, writer: Writer) -> Result<Recorder, Failure> {
+    if Running::is_claimed(folder).map_err(Failure::failed)? {
+        return Ok(Recorder::start(writer));
+    }
+    let checkpoints = CheckpointOptions {
+        signer: Signer::open(folder).map_err(Failure::failed)?,
+        records: config.audit.checkpoint_records,
+        interval: config.audit.checkpoint_interval,
+        file: config.checkpoint_file(),
+        flush: true,
+        webhook: None,
+    };
+    Ok(Recorder::signing(writer, checkpoints))
 }
 
 /// What people write about agents and sessions, as records may hold it: a secret pasted there by mistake is not kept.

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
 
-use super::changes::{change, redacted};
+use super::changes::{change, operator, redacted};
 use super::context::{folder_of, running, runtime, variable};
 use super::output::Shown;
 use super::policy::files::in_force;
@@ -254,8 +254,9 @@ fn probe(config: &Config, running: &Running) -> Result<String, Failure> {
         commit: None,
         observe: false,
     };
-    let (session, token) =
-        change(config, async |store, recorder| agents::open_session(store, recorder, session).await)?;
+    let (session, token) = change(config, async |store, recorder| {
+        agents::open_session(store, recorder, session, operator()).await
+    })?;
     let certificates = std::fs::read(&trust.certificate).map_err(Failure::failed)?;
     let answer = runtime()?.block_on(async {
         let client = Client::new(running.proxy, Some(format!("Bearer {}", token.reveal())), &certificates)?;

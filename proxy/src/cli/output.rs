@@ -65,6 +65,8 @@ pub(crate) fn terminal_width() -> Option<usize> {
 /// How far something is that takes its time: on a terminal only, and only once it has taken a second.
 pub(crate) struct Progress {
     what: &'static str,
+    /// How many there are, where that is known.
+    all: Option<u64>,
     began: Instant,
     shown: Option<Instant>,
     terminal: bool,
@@ -73,7 +75,12 @@ pub(crate) struct Progress {
 impl Progress {
     /// Something that begins now.
     pub(crate) fn new(what: &'static str) -> Progress {
-        Progress { what, began: Instant::now(), shown: None, terminal: io::stderr().is_terminal() }
+        Progress { what, all: None, began: Instant::now(), shown: None, terminal: io::stderr().is_terminal() }
+    }
+
+    /// It will have come to its end at so many.
+    pub(crate) fn of(&mut self, all: u64) {
+        self.all = Some(all).filter(|all| *all > 0);
     }
 
     /// It has come so far.
@@ -83,8 +90,18 @@ impl Progress {
         if self.terminal && since >= due {
             self.shown = Some(Instant::now());
             // Carriage return and "erase to the end of the line".
-            let _ = write!(io::stderr(), "\r{count} {}\x1b[K", self.what);
+            let _ = write!(io::stderr(), "\r{}{count} {}\x1b[K", self.bar(count), self.what);
         }
+    }
+
+    fn bar(&self, count: u64) -> String {
+        const WIDTH: u64 = 30;
+        let Some(all) = self.all else { return String::new() };
+        let done = count.min(all);
+        let filled = usize::try_from(done * WIDTH / all).unwrap_or(0);
+        let left = usize::try_from(WIDTH).unwrap_or(0) - filled;
+        let rate = count as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        format!("{}{} {:>3} %, {rate:.0}/s, ", "█".repeat(filled), "░".repeat(left), done * 100 / all,)
     }
 
     /// It is over; nothing of it stays.

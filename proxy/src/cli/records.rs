@@ -3,6 +3,8 @@
 //! The store is made to be read beside a running gateway, so that the record can be read also when the gateway cannot
 //! be asked any more.
 
+use std::path::Path;
+
 use policy::identity::SessionId;
 use policy::view::DecisionView;
 use tokio::runtime::Runtime;
@@ -10,10 +12,10 @@ use ulid::Ulid;
 
 use super::{Failure, context};
 use crate::config::Config;
+use crate::evidence::{Evidence, Report};
 use crate::store::agents::Agent;
 use crate::store::query::Filter;
 use crate::store::sessions::Session;
-use crate::store::verify::Report;
 use crate::store::{Store, StoreError};
 
 /// The store, opened for reading.
@@ -86,12 +88,32 @@ impl Records {
         self.runtime.block_on(self.store.session(id)).map_err(Failure::failed)
     }
 
+    /// The records of a store that lies somewhere else, such as a copy.
+    ///
+    /// # Errors
+    /// A file that is no store.
+    pub(crate) fn of_copy(path: &Path) -> Result<Records, Failure> {
+        let runtime = context::runtime()?;
+        let store = runtime.block_on(Store::open_copy(path)).map_err(Failure::failed)?;
+        Ok(Records { store, runtime })
+    }
+
     /// Checks the whole chain; `progress` is told now and then how many records were checked.
     ///
     /// # Errors
     /// A store that cannot be read.
-    pub(crate) fn verify(&self, progress: impl FnMut(u64)) -> Result<Report, Failure> {
-        self.runtime.block_on(self.store.verify(progress)).map_err(Failure::failed)
+    pub(crate) fn verify(&self, evidence: &Evidence, progress: impl FnMut(u64)) -> Result<Report, Failure> {
+        self.runtime.block_on(self.store.verify_against(evidence, progress)).map_err(Failure::failed)
+    }
+
+    /// The store, for what is asked of it in other ways.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Runs what is asked of the store to its end.
+    pub(crate) fn run<T>(&self, asked: impl Future<Output = T>) -> T {
+        self.runtime.block_on(asked)
     }
 
     /// Number of the last record.

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use policy::identity::{AgentName, SessionId};
 use policy::view::DecisionView;
 
-use super::changes::{change, redacted, redacted_url};
+use super::changes::{change, operator, redacted, redacted_url};
 use super::checkout::Checkout;
 use super::context::{running, runtime};
 use super::moment::lasted;
@@ -21,6 +21,7 @@ use super::trust::Trust;
 use super::variables::variables;
 use super::{Context, Exit, Failure, start};
 use crate::agents::{self, SessionStart, Token};
+use crate::alive::Alive;
 use crate::config::Config;
 use crate::running::Running;
 use crate::store::query::Filter;
@@ -84,6 +85,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
     let gateway = join_or_start(context, &config)?;
     let trust = Trust::prepare(&config)?;
     let (session, token) = open_session(arguments, &config)?;
+    // Without it, nobody could tell whether this process was killed before it ended the session.
+    let _alive = Alive::announce(&config.data_dir, session).map_err(Failure::failed)?;
     if arguments.fence == Fence::Auto {
         note(
             "outgate: there is no fence in this version: programs that ignore proxy variables go past the gateway",
@@ -165,7 +168,7 @@ fn open_session(arguments: &Arguments, config: &Config) -> Result<(SessionId, To
         commit: checkout.commit.as_deref().map(redacted),
         observe: arguments.observe,
     };
-    change(config, async |store, recorder| agents::open_session(store, recorder, session).await)
+    change(config, async |store, recorder| agents::open_session(store, recorder, session, operator()).await)
 }
 
 /// Ends the session and tells what it came to. The command has ended; nothing that goes wrong here changes its exit

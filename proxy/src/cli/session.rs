@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use policy::event::SessionEnd;
 use policy::identity::SessionId;
 use policy::redact::Redacted;
 use policy::view::rfc3339;
@@ -122,10 +123,12 @@ fn show(arguments: &Show, records: Option<&Records>) -> Result<(), Failure> {
         ("repo", text(session.repo.as_ref())),
         ("branch", text(session.branch.as_ref())),
         ("commit", text(session.commit.as_ref())),
+        ("provider", text(session.provider.as_ref())),
         ("model", text(session.model.as_ref())),
         ("mode", if session.observe { "observe" } else { "" }),
         ("began", &moment::shown(session.started, Timestamp::now())),
         ("lasted", &length(&session)),
+        ("ended", session.why.filter(|why| *why != SessionEnd::Exited).map_or("", SessionEnd::as_str)),
         ("exit code", &session.exit_code.map(|code| code.to_string()).unwrap_or_default()),
     ] {
         if !value.is_empty() {
@@ -159,6 +162,7 @@ fn shape(session: &Session) -> Value {
         "repo": session.repo,
         "branch": session.branch,
         "commit": session.commit,
+        "provider": session.provider,
         "model": session.model,
         "observe": session.observe,
         "started": rfc3339(session.started),

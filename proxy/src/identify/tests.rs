@@ -38,7 +38,7 @@ impl World {
             commit: None,
             observe: true,
         };
-        agents::open_session(&self.store, &self.recorder, start).await.unwrap()
+        agents::open_session(&self.store, &self.recorder, start, None).await.unwrap()
     }
 
     async fn identify(&self, header: &str) -> Result<Client, IdentityError> {

@@ -101,6 +101,20 @@ impl Store {
         row.as_ref().map(agent).transpose()
     }
 
+    /// Agents whose time is up, which nobody has recorded yet.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub(crate) async fn agents_to_expire(&self, now: i64) -> Result<Vec<AgentName>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT name FROM agents WHERE expires <= $1 AND expired IS NULL AND revoked IS NULL",
+        )
+        .bind(now)
+        .fetch_all(&self.readers())
+        .await?;
+        Ok(rows.iter().filter_map(|row| name(row, "name").transpose()).collect::<Result<_, _>>()?)
+    }
+
     /// What changes whenever agents, tokens or sessions do.
     pub(crate) async fn identities_version(&self) -> Result<Option<String>, StoreError> {
         let row = sqlx::query("SELECT value FROM meta WHERE name = 'identities'")

@@ -1,5 +1,7 @@
 //! Changes to agents and sessions, each committed together with the event that tells of it.
 
+use std::sync::Arc;
+
 use policy::event::SessionEnd;
 use policy::identity::{AgentName, SessionId, TokenDigest};
 use policy::record::Happening;
@@ -58,12 +60,26 @@ pub enum Change {
         /// Its name.
         agent: AgentName,
     },
+    /// An agent's time is up, which is noted once.
+    ExpireAgent {
+        /// Its name.
+        agent: AgentName,
+    },
     /// A session begins.
     OpenSession {
         /// The session.
         session: NewSession,
         /// The token that stands for it, where it has one.
         token: Option<TokenDigest>,
+    },
+    /// The gateway starts; its settings are remembered, to be compared at the next start.
+    Start {
+        /// Its version.
+        version: Arc<str>,
+        /// Digest of its settings.
+        configuration: Arc<str>,
+        /// The settings, JSON.
+        values: String,
     },
     /// A session ends.
     EndSession {
@@ -83,8 +99,11 @@ impl Change {
             Change::AddAgent { agent, owner, purpose, expires, token: _ } => {
                 Happening::AgentCreated { agent, owner, purpose, expires }
             }
-            Change::RotateAgent { agent, grace_until, .. } => Happening::AgentRotated { agent, grace_until },
+            Change::RotateAgent { agent, grace_until, expires, token: _ } => {
+                Happening::AgentRotated { agent, grace_until, expires }
+            }
             Change::RevokeAgent { agent } => Happening::AgentRevoked { agent },
+            Change::ExpireAgent { agent } => Happening::AgentExpired { agent },
             Change::OpenSession { session: new, token: _ } => Happening::SessionOpened {
                 session: new.id,
                 agent: new.agent,
@@ -96,6 +115,9 @@ impl Change {
                 commit: new.commit,
                 observe: new.observe,
             },
+            Change::Start { version, configuration, values: _ } => {
+                Happening::Started { version, configuration: Some(configuration) }
+            }
             Change::EndSession { session, exit_code, why } => {
                 Happening::SessionEnded { session, exit_code, why }
             }
@@ -115,6 +137,7 @@ impl Change {
                     && add_token(connection, *token, agent, None, now).await?
             }
             Change::RevokeAgent { agent } => revoke(connection, agent, now).await?,
+            Change::ExpireAgent { agent } => expire(connection, agent, now).await?,
             Change::OpenSession { session, token } => {
                 open_session(connection, session).await?;
                 match token {
@@ -123,6 +146,10 @@ impl Change {
                     }
                     None => true,
                 }
+            }
+            Change::Start { values, .. } => {
+                super::set_meta(connection, "configuration", values).await?;
+                true
             }
             Change::EndSession { session, exit_code, why } => {
                 end_session(connection, *session, *exit_code, *why, now).await?
@@ -178,11 +205,12 @@ async fn rotate(
     grace_until: i64,
     expires: Option<i64>,
 ) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("UPDATE agents SET expires = $2 WHERE name = $1 AND revoked IS NULL")
-        .bind(agent.as_str())
-        .bind(expires)
-        .execute(&mut *connection)
-        .await?;
+    let done =
+        sqlx::query("UPDATE agents SET expires = $2, expired = NULL WHERE name = $1 AND revoked IS NULL")
+            .bind(agent.as_str())
+            .bind(expires)
+            .execute(&mut *connection)
+            .await?;
     sqlx::query(
         "UPDATE tokens SET ends = $2 WHERE agent = $1 AND session IS NULL AND (ends IS NULL OR ends > $2)",
     )
@@ -204,6 +232,16 @@ async fn revoke(connection: &mut SqliteConnection, agent: &AgentName, now: i64) 
         .bind(now)
         .execute(connection)
         .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+async fn expire(connection: &mut SqliteConnection, agent: &AgentName, now: i64) -> Result<bool, sqlx::Error> {
+    let done =
+        sqlx::query("UPDATE agents SET expired = $2 WHERE name = $1 AND expires <= $2 AND expired IS NULL")
+            .bind(agent.as_str())
+            .bind(now)
+            .execute(connection)
+            .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -255,11 +293,5 @@ async fn end_session(
 
 /// Tells whoever keeps identities in memory, in this process or another, that they changed.
 async fn note_change(connection: &mut SqliteConnection, now: i64) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO meta (name, value) VALUES ('identities', $1) ON CONFLICT (name) DO UPDATE SET value = $1",
-    )
-    .bind(clock::ulid(now).to_string())
-    .execute(connection)
-    .await?;
-    Ok(())
+    super::set_meta(connection, "identities", &clock::ulid(now).to_string()).await
 }

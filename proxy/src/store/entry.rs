@@ -10,6 +10,7 @@ use ulid::Ulid;
 use super::change::Change;
 use super::findings;
 use crate::clock;
+use crate::signing::Signer;
 
 /// One record that waits to be written.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(super) enum Body {
     Outcome(Text, OutcomeColumns),
     Event(Text, Option<PlannedChange>),
     Close(Ulid, Closing),
+    Checkpoint(Arc<Signer>),
+    Pruned(Text, u64),
 }
 
 /// A change, and whether the transaction fails where it no longer applies.
@@ -48,15 +51,18 @@ pub(super) struct DecisionColumns {
     pub action: Action,
     pub reason: Reason,
     pub findings: i64,
+    /// The service, where it is a model's.
+    pub provider: Option<Arc<str>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OutcomeColumns {
     pub decision: Ulid,
     pub action: Action,
     pub reason: Reason,
     pub findings: i64,
     pub bytes: u64,
+    pub model: Option<Arc<str>>,
 }
 
 /// How the writer itself ends an exchange of which nobody else can say how it ended.
@@ -84,6 +90,7 @@ impl Entry {
             action: decision.action,
             reason: decision.reason,
             findings: findings::bits(&decision.findings),
+            provider: decision.service.clone().filter(|_| decision.class == Class::Model),
         };
         Entry(Body::Decision(Text::new(decision.canonical(), decision.time), Arc::new(columns)))
     }
@@ -109,6 +116,16 @@ impl Entry {
     /// The end of an exchange that nobody else can tell. Dropped by the writer where the decision is not open.
     pub fn close(decision: Ulid, closing: Closing) -> Entry {
         Entry(Body::Close(decision, closing))
+    }
+
+    /// A signed checkpoint of the record before it, signed when its place is known.
+    pub fn checkpoint(signer: Arc<Signer>) -> Entry {
+        Entry(Body::Checkpoint(signer))
+    }
+
+    /// The event that tells of a pruning, with the last record that is to go.
+    pub fn pruned(event: &Event, through: u64) -> Entry {
+        Entry(Body::Pruned(Text::new(event.canonical(), event.time), through))
     }
 
     /// The decision's identifier, where it is one.
@@ -139,6 +156,7 @@ impl OutcomeColumns {
             reason: outcome.reason,
             findings: findings::bits(&outcome.findings),
             bytes: outcome.request_bytes,
+            model: outcome.model.as_ref().map(|model| Arc::from(model.as_str())),
         }
     }
 }

@@ -10,7 +10,13 @@ pub(super) fn bits(findings: &[Finding]) -> i64 {
 /// The bit of a kind, by its word. Positions are part of the database: new kinds go to the end of
 /// [`Finding::KINDS`].
 pub(super) fn bit(kind: &str) -> Option<i64> {
-    Finding::KINDS.iter().position(|known| *known == kind).map(|position| 1 << position)
+    position(kind).map(|position| 1 << position)
+}
+
+/// Its place, by which the table `found` knows it.
+pub(super) fn position(kind: &str) -> Option<i64> {
+    let position = Finding::KINDS.iter().position(|known| *known == kind)?;
+    i64::try_from(position).ok()
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use policy::record::Record;
 use policy::redact::Redacted;
 use policy::verdict::{Action, Class, Reason};
 use policy::view::{DecisionView, Fate, Linked};
-use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 use ulid::Ulid;
 
 use super::writer::number;
-use super::{Store, StoreError, findings};
+use super::{Store, StoreError, findings, hosts};
 use crate::clock;
 use crate::running::Running;
 
@@ -33,7 +33,7 @@ pub struct Filter {
     pub action: Option<Action>,
     /// With this reason.
     pub reason: Option<Reason>,
-    /// About this host; `*.example.com` for all below it.
+    /// About this host; `*.example.com` for all below it, `*` for any.
     pub host: Option<String>,
     /// With a finding of this kind, one of [`policy::record::Finding::KINDS`].
     pub finding: Option<String>,
@@ -56,12 +56,18 @@ pub struct Upload {
     pub bytes: u64,
 }
 
-/// A decision, the hash before it, and its outcome. The same rows whatever the order.
+/// Rows read in one go, of those that were found.
+const CHUNK: usize = 500;
+/// How long a decision may wait for its number while later ones get theirs, in microseconds. Clocks are set back by less
+/// than this without a word; more is an event that [`first_since`] asks for.
+const DISORDER: i64 = 3 * SECOND;
+
+/// A decision, the hash before it, and its outcome.
 macro_rules! joined {
     ($rest:literal) => {
         concat!(
             "SELECT d.seq, d.record, d.hash, p.hash AS previous, o.seq AS outcome_seq, o.record AS outcome, \
-             o.hash AS outcome_hash FROM records d LEFT JOIN records p ON p.seq = d.seq - 1 ",
+             o.hash AS outcome_hash ",
             $rest
         )
     };
@@ -73,8 +79,74 @@ impl Store {
     /// # Errors
     /// A store that cannot be read, or that holds something else than records.
     pub async fn decisions(&self, filter: &Filter) -> Result<Vec<DecisionView>, StoreError> {
-        let select = joined!("LEFT JOIN records o ON o.decision = d.seq WHERE d.id IS NOT NULL");
-        self.select(filter, select, None, " ORDER BY d.seq DESC").await
+        // Asked before the rows: a gateway that dies in between must not make its open exchanges look dead.
+        let dead = self.gateway_is_dead();
+        let found = self.found(filter).await?;
+        let mut views = Vec::with_capacity(found.len());
+        for chunk in found.chunks(CHUNK) {
+            let chosen = serde_json::to_string(chunk).map_err(|error| sqlx::Error::Encode(error.into()))?;
+            let rows = sqlx::query(joined!(
+                "FROM json_each($1) c CROSS JOIN records d ON d.seq = c.value \
+                 LEFT JOIN records p ON p.seq = d.seq - 1 LEFT JOIN records o ON o.decision = d.seq \
+                 ORDER BY d.seq DESC"
+            ))
+            .bind(chosen)
+            .fetch_all(&self.readers())
+            .await?;
+            for row in &rows {
+                views.push(view(row, dead)?);
+            }
+        }
+        Ok(views)
+    }
+
+    /// The numbers of the decisions that a filter means, newest first.
+    async fn found(&self, filter: &Filter) -> Result<Vec<u64>, StoreError> {
+        let mut connection = self.readers().acquire().await?;
+        let since = match filter.since {
+            None => None,
+            Some(since) => match first_since(&mut connection, since).await? {
+                None => return Ok(Vec::new()),
+                first => first,
+            },
+        };
+        let hosts = match &filter.host {
+            None => vec![None],
+            Some(host) => hosts::meant(&mut connection, host).await?.into_iter().map(Some).collect(),
+        };
+        let mut found = Vec::new();
+        for host in &hosts {
+            let mut query = Conditions::new(match filter.finding {
+                // The order of the tables as written, whatever the database thinks of it.
+                Some(_) => {
+                    "SELECT d.seq FROM found f CROSS JOIN records d ON d.seq = f.seq WHERE d.id IS NOT NULL"
+                }
+                None => "SELECT d.seq FROM records d WHERE d.id IS NOT NULL",
+            });
+            if let Some(kind) = &filter.finding {
+                query.and(" AND f.kind = ", findings::position(kind).unwrap_or(-1), "")?;
+            }
+            if let Some(first) = since {
+                query.and(" AND d.seq >= ", number(first), "")?;
+            }
+            if let Some(host) = host {
+                query.and(" AND d.domain = ", host.domain.as_str(), "")?;
+                query.and(" AND d.host = ", host.host.as_str(), "")?;
+            }
+            query.filter(filter)?;
+            query.sql.push_str(" ORDER BY d.seq DESC");
+            if let Some(limit) = filter.limit {
+                query.and(" LIMIT ", i64::from(limit), "")?;
+            }
+            for row in query.fetch(&mut connection).await? {
+                found.push(unsigned(&row, "seq")?);
+            }
+        }
+        if hosts.len() > 1 {
+            found.sort_unstable_by(|a, b| b.cmp(a));
+            found.truncate(filter.limit.map_or(usize::MAX, |limit| limit as usize));
+        }
+        Ok(found)
     }
 
     /// Decisions whose outcome was recorded after the record `after`, in the order in which they ended. The
@@ -83,8 +155,26 @@ impl Store {
     /// # Errors
     /// As for [`Store::decisions`].
     pub async fn ended_after(&self, after: u64, filter: &Filter) -> Result<Vec<DecisionView>, StoreError> {
-        let select = joined!("JOIN records o ON o.decision = d.seq WHERE o.seq > $1");
-        self.select(filter, select, Some(after), " ORDER BY o.seq").await
+        let mut query = Conditions::new(joined!(
+            "FROM records o CROSS JOIN records d ON d.seq = o.decision \
+             LEFT JOIN records p ON p.seq = d.seq - 1 WHERE TRUE"
+        ));
+        query.and(" AND o.seq > ", number(after), "")?;
+        query.filter(filter)?;
+        if let Some(host) = &filter.host {
+            query.host(&host.to_ascii_lowercase())?;
+        }
+        if let Some(kind) = &filter.finding {
+            let bit = findings::bit(kind).unwrap_or(0);
+            query.and(" AND ((d.findings | o.findings) & ", bit, ") <> 0")?;
+        }
+        query.sql.push_str(" ORDER BY o.seq");
+        if let Some(limit) = filter.limit {
+            query.and(" LIMIT ", i64::from(limit), "")?;
+        }
+        let dead = self.gateway_is_dead();
+        let mut connection = self.readers().acquire().await?;
+        query.fetch(&mut connection).await?.iter().map(|row| view(row, dead)).collect()
     }
 
     /// One decision by its identifier.
@@ -92,10 +182,13 @@ impl Store {
     /// # Errors
     /// As for [`Store::decisions`].
     pub async fn decision(&self, id: Ulid) -> Result<Option<DecisionView>, StoreError> {
-        let row = sqlx::query(joined!("LEFT JOIN records o ON o.decision = d.seq WHERE d.id = $1"))
-            .bind(id.to_string())
-            .fetch_optional(&self.readers())
-            .await?;
+        let row = sqlx::query(joined!(
+            "FROM records d LEFT JOIN records p ON p.seq = d.seq - 1 \
+             LEFT JOIN records o ON o.decision = d.seq WHERE d.id = $1"
+        ))
+        .bind(id.to_string())
+        .fetch_optional(&self.readers())
+        .await?;
         let dead = self.gateway_is_dead();
         row.map(|row| view(&row, dead)).transpose()
     }
@@ -119,7 +212,7 @@ impl Store {
         // Outcomes from then on come after every decision from before then.
         let rows = sqlx::query(
             "SELECT d.agent, d.domain, o.time / $3 AS slot, sum(o.bytes) AS bytes \
-             FROM records o JOIN records d ON d.seq = o.decision \
+             FROM records o CROSS JOIN records d ON d.seq = o.decision \
              WHERE o.seq > coalesce((SELECT seq FROM records WHERE id < $1 ORDER BY id DESC LIMIT 1), 0) \
              AND o.time >= $2 AND o.bytes > 0 AND d.domain IS NOT NULL GROUP BY d.agent, d.domain, slot",
         )
@@ -129,31 +222,6 @@ impl Store {
         .fetch_all(&self.readers())
         .await?;
         rows.iter().map(upload).collect()
-    }
-
-    async fn select(
-        &self,
-        filter: &Filter,
-        select: &str,
-        first: Option<u64>,
-        order: &str,
-    ) -> Result<Vec<DecisionView>, StoreError> {
-        let mut query =
-            Conditions { sql: select.to_owned(), arguments: SqliteArguments::default(), count: 0 };
-        if let Some(first) = first {
-            query.bind(number(first))?;
-        }
-        query.filter(filter)?;
-        query.sql.push_str(order);
-        if let Some(limit) = filter.limit {
-            query.and(" LIMIT ", i64::from(limit), "")?;
-        }
-        // Asked before the rows: a gateway that dies in between must not make its open exchanges look dead.
-        let dead = self.gateway_is_dead();
-        let rows = sqlx::query_with::<Sqlite, _>(AssertSqlSafe(query.sql), query.arguments)
-            .fetch_all(&self.readers())
-            .await?;
-        rows.iter().map(|row| view(row, dead)).collect()
     }
 
     /// Whether nobody is left who could end what is open.
@@ -171,12 +239,18 @@ struct Conditions {
 }
 
 impl Conditions {
-    /// Where an index is partial, its condition is repeated, without which the database would not use it.
+    fn new(select: &str) -> Conditions {
+        Conditions { sql: select.to_owned(), arguments: SqliteArguments::default(), count: 0 }
+    }
+
+    async fn fetch(self, connection: &mut SqliteConnection) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        sqlx::query_with::<Sqlite, _>(AssertSqlSafe(self.sql), self.arguments).fetch_all(connection).await
+    }
+
+    /// What is asked of the decision itself; host and findings are looked up in ways of their own.
     fn filter(&mut self, filter: &Filter) -> Result<(), sqlx::Error> {
         if let Some(since) = filter.since {
-            // The identifiers' index finds where the time begins; clocks go back, so the time itself is asked, too.
-            let begins = " AND d.seq >= coalesce((SELECT min(seq) FROM records WHERE id >= ";
-            self.and(begins, clock::first_ulid(since).to_string(), "), 0)")?;
+            // Where the time begins is known; clocks go back, so the time itself is asked, too.
             self.and(" AND d.time >= ", since, "")?;
         }
         if let Some(session) = filter.session {
@@ -189,22 +263,10 @@ impl Conditions {
             self.and(" AND d.class = ", class.as_str(), "")?;
         }
         if let Some(action) = filter.action {
-            let rare = if action == Action::Allow { "" } else { " AND d.action <> 'allow'" };
-            self.and(" AND d.action = ", action.as_str(), rare)?;
+            self.and(" AND d.action = ", action.as_str(), "")?;
         }
         if let Some(reason) = filter.reason {
-            let rare = match reason {
-                Reason::AllowedByRule | Reason::AllowedByDefault => "",
-                _ => " AND d.reason NOT IN ('allowed_by_rule', 'allowed_by_default')",
-            };
-            self.and(" AND d.reason = ", reason.as_str(), rare)?;
-        }
-        if let Some(host) = &filter.host {
-            self.host(&host.to_ascii_lowercase())?;
-        }
-        if let Some(kind) = &filter.finding {
-            let bit = findings::bit(kind).unwrap_or(0);
-            self.and(" AND ((d.findings | coalesce(o.findings, 0)) & ", bit, ") <> 0")?;
+            self.and(" AND d.reason = ", reason.as_str(), "")?;
         }
         if let Some(before) = filter.before {
             self.and(" AND d.seq < ", number(before), "")?;
@@ -246,6 +308,45 @@ impl Conditions {
         self.count += 1;
         Ok(())
     }
+}
+
+/// The first decision taken at or after `time`, in microseconds since the Unix epoch.
+pub(super) async fn first_since(
+    connection: &mut SqliteConnection,
+    time: i64,
+) -> Result<Option<u64>, sqlx::Error> {
+    let jumped = sqlx::query(
+        "SELECT 1 FROM records WHERE kind = 'event' AND instr(record, '\"event\":\"clock_jumped\"') > 0 LIMIT 1",
+    )
+    .fetch_optional(&mut *connection)
+    .await?
+    .is_some();
+    if jumped {
+        return least(connection, "SELECT min(seq) AS seq FROM records WHERE id >= $1", time, i64::MAX).await;
+    }
+    // Identifiers sort by time, and so do numbers but for a moment's disorder: what waits a little is overtaken.
+    let first = sqlx::query("SELECT id FROM records WHERE id >= $1 ORDER BY id LIMIT 1")
+        .bind(clock::first_ulid(time).to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let first = first.and_then(|row| Ulid::from_string(row.get("id")).ok());
+    let Some(first) = first else { return Ok(None) };
+    let first = i64::try_from(first.timestamp_ms()).unwrap_or(i64::MAX).saturating_mul(1000);
+    let statement = "SELECT min(seq) AS seq FROM records WHERE id >= $1 AND id < $2";
+    least(connection, statement, time, first.saturating_add(DISORDER)).await
+}
+
+/// The least number that a statement finds between two times.
+async fn least(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+    from: i64,
+    to: i64,
+) -> Result<Option<u64>, sqlx::Error> {
+    let query = sqlx::query(statement).bind(clock::first_ulid(from).to_string());
+    let query = if to == i64::MAX { query } else { query.bind(clock::first_ulid(to).to_string()) };
+    let seq: Option<i64> = query.fetch_one(connection).await?.try_get("seq")?;
+    Ok(seq.and_then(|seq| u64::try_from(seq).ok()))
 }
 
 fn view(row: &SqliteRow, dead: bool) -> Result<DecisionView, StoreError> {

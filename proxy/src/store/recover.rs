@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::entry::{Closing, Entry};
 use super::writer::{OpenDecision, number};
-use super::{CommitError, StoreError, Writer};
+use super::{CommitError, StoreError, Writer, prune};
 
 /// Records at the end of the chain that every start verifies.
 const TAIL: u64 = 256;
@@ -32,13 +32,7 @@ impl Mark {
 
     pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let value = serde_json::to_string(self).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        sqlx::query(
-            "INSERT INTO meta (name, value) VALUES ('mark', $1) ON CONFLICT (name) DO UPDATE SET value = $1",
-        )
-        .bind(value)
-        .execute(connection)
-        .await?;
-        Ok(())
+        super::set_meta(connection, "mark", &value).await
     }
 
     async fn read(connection: &mut SqliteConnection) -> Result<Option<Mark>, sqlx::Error> {
@@ -57,9 +51,9 @@ pub(super) fn marked_seq(value: &str) -> Option<u64> {
 /// The last record of the chain.
 pub(super) async fn read_head(connection: &mut SqliteConnection) -> Result<Head, CommitError> {
     let last = sqlx::query("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1")
-        .fetch_optional(connection)
+        .fetch_optional(&mut *connection)
         .await?;
-    let Some(row) = last else { return Ok(Head::GENESIS) };
+    let Some(row) = last else { return Ok(prune::stub_head(connection).await?) };
     let seq = seq(&row)?;
     let hash = Hash::from_bytes(row.try_get("hash")?);
     let hash = hash.ok_or(CommitError::Foreign(BadRecord { seq, problem: Problem::Altered }))?;
@@ -86,6 +80,7 @@ impl Writer {
         let mark = Mark::read(&mut self.connection).await.map_err(opening)?;
         let tail = self.verify_tail(mark.as_ref()).await.map_err(opening)?;
         self.head = tail.map_err(|bad| StoreError::Tampered { path: path.to_owned(), bad })?;
+        self.prune = prune::target(&mut self.connection).await.map_err(opening)?;
         let left = self.left_open(mark.as_ref()).await.map_err(opening)?;
         let ends = left.map_err(|bad| StoreError::Tampered { path: path.to_owned(), bad })?;
         for batch in ends.chunks(BATCH) {
@@ -110,13 +105,8 @@ impl Writer {
                 let hash = Hash::from_bytes(row.try_get("hash")?).unwrap_or(Hash::ZERO);
                 verifier = Verifier::after(Head { seq: seq(row)?, hash });
             }
-        } else if let Some(first) = rows.clone().next()
-            && seq(first)? > 1
-        {
-            // Pruned to less than the tail: what came before is for `audit verify` to say.
-            let hash = Hash::from_bytes(first.try_get("hash")?).unwrap_or(Hash::ZERO);
-            verifier = Verifier::after(Head { seq: seq(first)?, hash });
-            rows.next();
+        } else {
+            verifier = Verifier::after(prune::stub_head(&mut self.connection).await?);
         }
         for row in rows {
             let found = Found {
@@ -154,7 +144,13 @@ impl Writer {
             else {
                 return Ok(Err(BadRecord { seq, problem: Problem::Unreadable }));
             };
-            let open = OpenDecision { seq, action: decision.action, reason: decision.reason };
+            let open = OpenDecision {
+                seq,
+                action: decision.action,
+                reason: decision.reason,
+                session: decision.session,
+                provider: None,
+            };
             self.open.insert(decision.id, open);
             ends.push(Entry::close(decision.id, Closing::Interrupted));
         }

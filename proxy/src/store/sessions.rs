@@ -31,6 +31,8 @@ pub struct Session {
     pub branch: Option<Redacted>,
     /// The commit.
     pub commit: Option<Redacted>,
+    /// The service of the model that was asked last.
+    pub provider: Option<Redacted>,
     /// The model that its requests named last.
     pub model: Option<Redacted>,
     /// Whether it only observes.
@@ -104,6 +106,7 @@ fn read(row: &SqliteRow) -> Result<Session, StoreError> {
         repo: redacted(row, "repo")?,
         branch: redacted(row, "branch")?,
         commit: redacted(row, "commit_id")?,
+        provider: redacted(row, "provider")?,
         model: redacted(row, "model")?,
         observe: row.try_get("observe")?,
         implicit: row.try_get("implicit")?,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
 
@@ -54,6 +54,8 @@ pub(super) async fn connect_writer(
     };
     let options = SqliteConnectOptions::new()
         .filename(path)
+        // So that what was pruned can be given back to the disk. Has to be said before the first table is made.
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous)
         .busy_timeout(BUSY_TIMEOUT)
@@ -65,7 +67,20 @@ pub(super) async fn connect_writer(
 
 /// Connections that read; made when first needed.
 pub(super) fn readers(path: &Path) -> SqlitePool {
-    let options = SqliteConnectOptions::new()
+    reading(path, SqliteConnectOptions::new())
+}
+
+/// As [`readers`], of a copy that nobody writes. Without a log beside it all is in the one file, and SQLite need not
+/// make one to read it.
+pub(super) fn readers_of_copy(path: &Path) -> SqlitePool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let logged = std::fs::metadata(log).is_ok_and(|log| log.len() > 0);
+    reading(path, SqliteConnectOptions::new().immutable(!logged))
+}
+
+fn reading(path: &Path, options: SqliteConnectOptions) -> SqlitePool {
+    let options = options
         .filename(path)
         .read_only(true)
         .busy_timeout(BUSY_TIMEOUT)

@@ -170,7 +170,7 @@ async fn a_file_that_is_no_database_or_a_newer_one_is_refused() {
 
     let folder = Folder::new();
     folder.open().await.writer.close().await;
-    folder.execute("UPDATE _sqlx_migrations SET version = 9999").await;
+    folder.execute("UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1").await;
     let refused = folder.try_open().await.unwrap_err().to_string();
     assert!(refused.contains("cannot bring the store"), "{refused}");
 }

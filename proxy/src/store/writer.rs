@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use policy::anchor::{Anchor, Purpose};
 use policy::chain::{BadRecord, Found, Hash, Head, Verifier};
+use policy::event::Event;
+use policy::identity::SessionId;
 use policy::record::Record;
 use policy::verdict::{Action, Reason};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
@@ -19,7 +22,7 @@ use ulid::Ulid;
 use super::entry::{Body, DecisionColumns, Entry, OutcomeColumns, PlannedChange, Text};
 use super::file::OpenFiles;
 use super::recover::Mark;
-use super::{Sqlite, database_words, sqlite};
+use super::{Sqlite, database_words, prune, sqlite};
 use crate::config::Durability;
 
 /// How often another process may get in between before the writer gives up for this batch.
@@ -28,6 +31,9 @@ const TRIES: usize = 5;
 const MARK_EVERY: Duration = Duration::from_secs(1);
 /// Rows a statement inserts at most. Up to as many statements are prepared, each when it is first needed.
 const LARGEST_INSERT: usize = 64;
+
+/// Sessions whose model is remembered, so that it is written only when it changes.
+const MODELS: usize = 10_000;
 
 /// Appends to the chain.
 #[derive(Debug)]
@@ -41,16 +47,31 @@ pub struct Writer {
     shared: Arc<Sqlite>,
     /// What a commit that failed would have appended; whether it was is found out before the next.
     unsure: Option<Plan>,
+    /// Checkpoints that were committed and not yet asked for.
+    anchors: Vec<Anchor>,
+    /// What each session asked last.
+    models: HashMap<SessionId, Asked>,
+    /// Where a pruning that was begun shall end.
+    pub(super) prune: Option<u64>,
     #[cfg(test)]
     lie: bool,
 }
 
 /// What the writer remembers of a decision until its outcome comes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OpenDecision {
     pub seq: u64,
     pub action: Action,
     pub reason: Reason,
+    pub session: Option<SessionId>,
+    pub provider: Option<Arc<str>>,
+}
+
+/// A model, and the service it was asked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Asked {
+    provider: Option<Arc<str>>,
+    model: Option<Arc<str>>,
 }
 
 /// Why nothing was committed.
@@ -96,6 +117,9 @@ struct Plan {
     opened: HashMap<Ulid, OpenDecision>,
     closed: HashSet<Ulid>,
     changes: Vec<PlannedChange>,
+    anchors: Vec<Anchor>,
+    models: HashMap<SessionId, Asked>,
+    prune: Option<u64>,
     head: Option<Head>,
 }
 
@@ -129,6 +153,9 @@ impl Writer {
             files: OpenFiles::look(path),
             shared,
             unsure: None,
+            anchors: Vec::new(),
+            models: HashMap::new(),
+            prune: None,
             #[cfg(test)]
             lie: false,
         }
@@ -142,6 +169,11 @@ impl Writer {
     /// How many exchanges have a decision and no outcome yet.
     pub fn open_decisions(&self) -> usize {
         self.open.len()
+    }
+
+    /// The checkpoints that were committed since this was last asked.
+    pub fn take_anchors(&mut self) -> Vec<Anchor> {
+        std::mem::take(&mut self.anchors)
     }
 
     /// Writes a batch in one transaction. Outcomes and endings of decisions that are not open are left out.
@@ -229,10 +261,16 @@ impl Writer {
             match body {
                 Body::Decision(text, columns) => {
                     let head = self.append(&mut plan, text.clone(), Columns::Decision(Arc::clone(columns)));
-                    let open = OpenDecision { seq: head.seq, action: columns.action, reason: columns.reason };
+                    let open = OpenDecision {
+                        seq: head.seq,
+                        action: columns.action,
+                        reason: columns.reason,
+                        session: columns.session,
+                        provider: columns.provider.clone(),
+                    };
                     plan.opened.insert(columns.id, open);
                 }
-                Body::Outcome(text, columns) => self.end(&mut plan, text.clone(), *columns),
+                Body::Outcome(text, columns) => self.end(&mut plan, text.clone(), columns.clone()),
                 Body::Close(decision, closing) => {
                     let Some(open) = self.opened(&plan, *decision) else { continue };
                     let outcome = closing.outcome(*decision, open.action, open.reason);
@@ -242,6 +280,16 @@ impl Writer {
                 Body::Event(text, change) => {
                     self.append(&mut plan, text.clone(), Columns::Event);
                     plan.changes.extend(change.clone());
+                }
+                Body::Pruned(text, through) => {
+                    self.append(&mut plan, text.clone(), Columns::Event);
+                    plan.prune = Some(*through);
+                }
+                Body::Checkpoint(signer) => {
+                    let anchor = signer.sign(Purpose::Checkpoint, plan.head.unwrap_or(self.head));
+                    let text = Text::new(Event::from(anchor.clone()).canonical(), anchor.time);
+                    self.append(&mut plan, text, Columns::Event);
+                    plan.anchors.push(anchor);
                 }
             }
         }
@@ -260,10 +308,26 @@ impl Writer {
             tracing::debug!(decision = %columns.decision, "an outcome without an open decision is left out");
             return;
         };
-        self.append(plan, text, Columns::Outcome(open.seq, columns));
         plan.closed.insert(columns.decision);
         if (open.action, open.reason) != (columns.action, columns.reason) {
             plan.last_words.push((open.seq, columns.action, columns.reason));
+        }
+        self.note_model(plan, &open, &columns);
+        self.append(plan, text, Columns::Outcome(open.seq, columns));
+    }
+
+    fn note_model(&self, plan: &mut Plan, open: &OpenDecision, columns: &OutcomeColumns) {
+        let Some(session) = open.session else { return };
+        if open.provider.is_none() && columns.model.is_none() {
+            return;
+        }
+        let before = plan.models.get(&session).or_else(|| self.models.get(&session));
+        let asked = Asked {
+            provider: open.provider.clone().or_else(|| before.and_then(|before| before.provider.clone())),
+            model: columns.model.clone().or_else(|| before.and_then(|before| before.model.clone())),
+        };
+        if before != Some(&asked) {
+            plan.models.insert(session, asked);
         }
     }
 
@@ -271,7 +335,7 @@ impl Writer {
         if plan.closed.contains(&decision) {
             return None;
         }
-        self.open.get(&decision).or_else(|| plan.opened.get(&decision)).copied()
+        self.open.get(&decision).or_else(|| plan.opened.get(&decision)).cloned()
     }
 
     fn adopt(&mut self, plan: Plan) {
@@ -280,12 +344,22 @@ impl Writer {
         for decision in &plan.closed {
             self.open.remove(decision);
         }
+        self.prune = plan.prune.or(self.prune);
+        self.anchors.extend(plan.anchors);
+        if self.models.len() >= MODELS {
+            self.models.clear();
+        }
+        self.models.extend(plan.models);
     }
 
     async fn write(&mut self, plan: &Plan) -> Result<(), CommitError> {
         let mark = self.marked.is_some_and(|marked| marked.elapsed() >= MARK_EVERY);
-        if plan.rows.len() <= LARGEST_INSERT && plan.last_words.is_empty() && plan.changes.is_empty() && !mark
-        {
+        let more = !plan.last_words.is_empty()
+            || !plan.changes.is_empty()
+            || !plan.models.is_empty()
+            || plan.prune.is_some()
+            || mark;
+        if plan.rows.len() <= LARGEST_INSERT && !more {
             // A statement alone is a transaction, and saves two trips to the connection's thread.
             return Ok(insert(&mut self.connection, &plan.rows).await?);
         }
@@ -297,10 +371,16 @@ impl Writer {
         for (seq, action, reason) in &plan.last_words {
             set_last_word(&mut transaction, *seq, *action, *reason).await?;
         }
+        for (session, asked) in &plan.models {
+            set_model(&mut transaction, *session, asked).await?;
+        }
         for change in &plan.changes {
             if !change.change.apply(&mut transaction).await? && change.must_apply {
                 return Err(CommitError::Stale);
             }
+        }
+        if let Some(through) = plan.prune {
+            prune::set_target(&mut transaction, through).await?;
         }
         if let Some(mark) = &mark {
             mark.write(&mut transaction).await?;
@@ -453,6 +533,22 @@ async fn set_last_word(
         .bind(reason.as_str())
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+async fn set_model(
+    connection: &mut SqliteConnection,
+    session: SessionId,
+    asked: &Asked,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE sessions SET provider = coalesce($2, provider), model = coalesce($3, model) WHERE id = $1",
+    )
+    .bind(session.to_string())
+    .bind(asked.provider.as_deref())
+    .bind(asked.model.as_deref())
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -1,0 +1,204 @@
+//! Checkpoints: when the chain is signed, and where what was signed goes besides the chain.
+//!
+//! The writer signs; a task of its own carries the signed points to a file and to a webhook, so that neither a slow
+//! disk nor a slow peer holds up a request.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use policy::anchor::Anchor;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::signing::Signer;
+use crate::webhook::Webhook;
+
+/// Where signed points go in the data folder, unless `audit.checkpoint_file` says otherwise.
+pub const FILE_NAME: &str = "checkpoints.jsonl";
+
+/// Signed points that wait for their file; while it cannot be written the oldest make room, the newest stand for them.
+const WAITING: usize = 10_000;
+/// When a file or webhook that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long an end waits for what is still to be carried.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// How the chain is signed.
+#[derive(Debug)]
+pub struct CheckpointOptions {
+    /// With which key.
+    pub signer: Arc<Signer>,
+    /// After so many records.
+    pub records: u64,
+    /// After so long, where anything was recorded since.
+    pub interval: Duration,
+    /// The file that signed points are appended to.
+    pub file: PathBuf,
+    /// Whether each line is flushed to the disk.
+    pub flush: bool,
+    /// Who is told of them.
+    pub webhook: Option<Webhook>,
+}
+
+/// Says when to sign, and hands on what was signed.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    signer: Arc<Signer>,
+    records: u64,
+    interval: Duration,
+    /// Records since the last checkpoint.
+    unsigned: u64,
+    since: Instant,
+    /// A checkpoint has been handed to the writer and not yet come back.
+    signing: bool,
+    outbox: mpsc::UnboundedSender<Anchor>,
+    carrier: JoinHandle<()>,
+}
+
+impl Checkpoints {
+    pub(super) fn start(options: CheckpointOptions) -> Checkpoints {
+        let (outbox, inbox) = mpsc::unbounded_channel();
+        let CheckpointOptions { signer, records, interval, file, flush, webhook } = options;
+        let carrier =
+            Carrier { inbox, file, flush, webhook, lines: Vec::new(), newest: None, failing: false };
+        Checkpoints {
+            signer,
+            records,
+            interval,
+            unsigned: 0,
+            since: Instant::now(),
+            signing: false,
+            outbox,
+            carrier: tokio::spawn(carrier.run()),
+        }
+    }
+
+    /// Who signs the next checkpoint, where one is due; at an end, where anything is unsigned.
+    pub(super) fn due(&mut self, ending: bool) -> Option<Arc<Signer>> {
+        let late = self.unsigned >= self.records || self.since.elapsed() >= self.interval;
+        let due = self.unsigned > 0 && !self.signing && (late || ending);
+        self.signing |= due;
+        due.then(|| Arc::clone(&self.signer))
+    }
+
+    /// How long until one is due, if nothing more is recorded.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        let waiting = self.unsigned > 0 && !self.signing;
+        waiting.then(|| self.interval.saturating_sub(self.since.elapsed()))
+    }
+
+    /// So many records were committed, these checkpoints among them.
+    pub(super) fn committed(&mut self, records: u64, anchors: Vec<Anchor>) {
+        self.unsigned += records;
+        if anchors.is_empty() {
+            return;
+        }
+        (self.unsigned, self.since, self.signing) = (0, Instant::now(), false);
+        for anchor in anchors {
+            if self.outbox.send(anchor).is_err() {
+                tracing::error!("checkpoints are no longer carried out of the store");
+            }
+        }
+    }
+
+    pub(super) async fn close(self) {
+        drop(self.outbox);
+        if tokio::time::timeout(DRAIN, self.carrier).await.is_err() {
+            tracing::warn!("the last checkpoints did not reach their file or webhook; the chain holds them");
+        }
+    }
+}
+
+/// Carries signed points out of the store.
+struct Carrier {
+    inbox: mpsc::UnboundedReceiver<Anchor>,
+    file: PathBuf,
+    flush: bool,
+    webhook: Option<Webhook>,
+    /// What is to be appended to the file.
+    lines: Vec<Anchor>,
+    /// What the webhook is to be told: a later point speaks for all before it.
+    newest: Option<Anchor>,
+    failing: bool,
+}
+
+impl Carrier {
+    async fn run(mut self) {
+        loop {
+            let pending = !self.lines.is_empty() || self.newest.is_some();
+            let received = match pending {
+                true => tokio::time::timeout(RETRY, self.inbox.recv()).await,
+                false => Ok(self.inbox.recv().await),
+            };
+            match received {
+                Ok(Some(anchor)) => self.take(anchor),
+                Ok(None) => {
+                    self.carry().await;
+                    return;
+                }
+                Err(_) => {}
+            }
+            while let Ok(anchor) = self.inbox.try_recv() {
+                self.take(anchor);
+            }
+            self.carry().await;
+        }
+    }
+
+    fn take(&mut self, anchor: Anchor) {
+        if self.lines.len() >= WAITING {
+            self.lines.remove(0);
+        }
+        if self.webhook.is_some() {
+            self.newest = Some(anchor.clone());
+        }
+        self.lines.push(anchor);
+    }
+
+    async fn carry(&mut self) {
+        let written = self.write().await;
+        let told = self.tell().await;
+        let failed = written.is_err() || told.is_err();
+        for problem in [written, told].into_iter().filter_map(Result::err) {
+            // Once, not every five seconds.
+            if !self.failing {
+                tracing::error!("a checkpoint could not leave the store, and is tried again: {problem}");
+            }
+        }
+        if self.failing && !failed {
+            tracing::info!("checkpoints leave the store again");
+        }
+        self.failing = failed;
+    }
+
+    async fn write(&mut self) -> Result<(), String> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let text: String = self.lines.iter().map(|anchor| anchor.to_json() + "\n").collect();
+        let (file, flush) = (self.file.clone(), self.flush);
+        let appended = tokio::task::spawn_blocking(move || append(&file, &text, flush)).await;
+        let failed = |error: &dyn std::fmt::Display| format!("`{}`: {error}", self.file.display());
+        appended.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        self.lines.clear();
+        Ok(())
+    }
+
+    async fn tell(&mut self) -> Result<(), String> {
+        let (Some(webhook), Some(newest)) = (&self.webhook, &self.newest) else { return Ok(()) };
+        webhook.post(newest.to_json()).await.map_err(|error| error.to_string())?;
+        self.newest = None;
+        Ok(())
+    }
+}
+
+/// Appends, never overwrites: the file may lie where nothing else is possible.
+fn append(path: &Path, text: &str, flush: bool) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    if flush { file.sync_data() } else { Ok(()) }
+}

@@ -1,0 +1,173 @@
+//! What the gateway does for its record while it runs: old records go, time that is up is noted, clocks are watched.
+
+use std::time::{Duration, Instant};
+
+use policy::event::{Happening, SessionEnd};
+use policy::redact::Redacted;
+
+use crate::alive;
+use crate::audit::ChangeError;
+use crate::clock;
+use crate::gateway::Gateway;
+use crate::store::{Change, Cut};
+
+/// The wall clock moved against the time that passed, where by more than this.
+const JUMP: Duration = Duration::from_secs(1);
+/// How often agents whose time is up and sessions whose `run` died are looked for.
+const LOOK: Duration = Duration::from_secs(5);
+/// How often the size of the store is looked at.
+const SIZE: Duration = Duration::from_secs(60);
+/// How often records that are too old are dropped: each time is a record of its own.
+const AGE: Duration = Duration::from_secs(15 * 60);
+
+/// Does what is due, each time it is called.
+pub struct Upkeep {
+    clock: ClockWatch,
+    look: Due,
+    size: Due,
+    age: Due,
+}
+
+impl Upkeep {
+    /// Begins now; everything is due.
+    pub fn new() -> Upkeep {
+        Upkeep {
+            clock: ClockWatch::new(),
+            look: Due::every(LOOK),
+            size: Due::every(SIZE),
+            age: Due::every(AGE),
+        }
+    }
+
+    /// Does what is due. To be called about twice a second.
+    pub async fn tick(&mut self, gateway: &Gateway) {
+        if let Some(milliseconds) = self.clock.jumped() {
+            note_jump(gateway, milliseconds).await;
+        }
+        if self.look.is_due() {
+            expire_agents(gateway).await;
+            end_lost_sessions(gateway).await;
+        }
+        if self.age.is_due() {
+            let kept = i64::try_from(gateway.config.audit.retention.as_micros()).unwrap_or(i64::MAX);
+            prune(gateway, Cut::Before(clock::now().saturating_sub(kept))).await;
+        }
+        let most = gateway.config.audit.max_bytes;
+        if self.size.is_due() && gateway.store.bytes().await.is_ok_and(|bytes| bytes > most) {
+            prune(gateway, Cut::Above(most)).await;
+        }
+    }
+}
+
+impl Default for Upkeep {
+    fn default() -> Upkeep {
+        Upkeep::new()
+    }
+}
+
+/// Records that the clock moved.
+pub async fn note_jump(gateway: &Gateway, milliseconds: i64) {
+    tracing::warn!(milliseconds, "the clock jumped");
+    if let Err(error) = gateway.recorder.event(Happening::ClockJumped { milliseconds }, None).await {
+        tracing::error!(%error, milliseconds, "that the clock jumped is not on record");
+    }
+}
+
+async fn expire_agents(gateway: &Gateway) {
+    // A store that cannot be read is told of by those who need it more.
+    let agents = gateway.store.agents_to_expire(clock::now()).await.unwrap_or_default();
+    for agent in agents {
+        // Where somebody extended or revoked it just now, there is nothing to note.
+        let _ = gateway.recorder.change(Change::ExpireAgent { agent }, None).await;
+    }
+}
+
+async fn end_lost_sessions(gateway: &Gateway) {
+    for lost in alive::lost(&gateway.config.data_dir) {
+        let session = lost.session;
+        let end = Change::EndSession { session, exit_code: None, why: SessionEnd::Lost };
+        match gateway.recorder.change(end, None).await {
+            Ok(()) => tracing::warn!(%session, "the `run` of a session is gone; the session is ended"),
+            // It had ended.
+            Err(ChangeError::Stale) => {}
+            // Found again, and tried again.
+            Err(ChangeError::Unavailable(_)) => continue,
+        }
+        lost.forget();
+    }
+}
+
+async fn prune(gateway: &Gateway, cut: Cut) {
+    match gateway.recorder.prune(cut, Some(Redacted::literal("retention"))).await {
+        Ok(Some(plan)) => {
+            tracing::info!(records = plan.records, through = plan.through, "old records are dropped")
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "old records are not dropped"),
+    }
+}
+
+/// Something to be done now and then.
+struct Due {
+    every: Duration,
+    last: Option<Instant>,
+}
+
+impl Due {
+    fn every(every: Duration) -> Due {
+        Due { every, last: None }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let due = self.last.is_none_or(|last| last.elapsed() >= self.every);
+        if due {
+            self.last = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// Compares the wall clock with the time that passed, a machine's sleep included.
+struct ClockWatch {
+    wall: i64,
+    passed: Duration,
+}
+
+impl ClockWatch {
+    fn new() -> ClockWatch {
+        ClockWatch { wall: clock::now(), passed: clock::since_boot() }
+    }
+
+    /// By how many milliseconds the wall clock moved on its own since this was last asked, where that is a jump.
+    fn jumped(&mut self) -> Option<i64> {
+        let before = std::mem::replace(self, ClockWatch::new());
+        let passed = self.passed.saturating_sub(before.passed);
+        jump(self.wall - before.wall, passed)
+    }
+}
+
+fn jump(wall_microseconds: i64, passed: Duration) -> Option<i64> {
+    let passed = i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
+    let milliseconds = wall_microseconds.saturating_sub(passed) / 1000;
+    (milliseconds.unsigned_abs() >= JUMP.as_millis() as u64).then_some(milliseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_is_what_the_wall_clock_does_on_its_own() {
+        for (sentence, wall, passed, expected) in [
+            ("time passes", 500_000, 500, None),
+            ("a little drift", 510_000, 500, None),
+            ("a long pause of the process", 60_000_000, 60_000, None),
+            ("an hour ahead", 3_600_500_000, 500, Some(3_600_000)),
+            ("an hour back", -3_599_500_000, 500, Some(-3_600_000)),
+            ("just enough", 1_500_000, 500, Some(1000)),
+            ("not quite", 1_499_000, 500, None),
+        ] {
+            assert_eq!(jump(wall, Duration::from_millis(passed)), expected, "{sentence}");
+        }
+    }
+}

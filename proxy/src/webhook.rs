@@ -1,0 +1,111 @@
+//! Tells a place that the operator named: one JSON body, one POST, one answer that counts.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use policy::target::{Scheme, Target};
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::config::Endpoint;
+use crate::dial::{DialError, Dialer};
+
+/// From the lookup to the head of the answer.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Where to, and by which way.
+#[derive(Clone)]
+pub struct Webhook {
+    url: Endpoint,
+    target: Target,
+    dialer: Arc<Dialer>,
+    tls: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Webhook").field(&self.url).finish()
+    }
+}
+
+/// Why nobody was told.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// No connection.
+    #[error("`{0:?}`: {1}")]
+    Dial(Endpoint, DialError),
+    /// The connection ended, or what came is not HTTP.
+    #[error("`{0:?}`: {1}")]
+    Http(Endpoint, hyper::Error),
+    /// It answered, and not with success.
+    #[error("`{0:?}` answered {1}")]
+    Refused(Endpoint, StatusCode),
+    /// It took too long.
+    #[error("`{0:?}` did not answer in time")]
+    Timeout(Endpoint),
+}
+
+impl Webhook {
+    /// A webhook by its URL, reached by the operator's `dialer` and verified by `tls`. `None` where the URL's host is
+    /// no host.
+    pub fn new(url: &Endpoint, dialer: Arc<Dialer>, tls: Arc<ClientConfig>) -> Option<Webhook> {
+        let uri = url.uri();
+        let scheme = if uri.scheme_str() == Some("https") { Scheme::Https } else { Scheme::Http };
+        let authority = match uri.port_u16() {
+            Some(port) => format!("{}:{port}", uri.host()?),
+            None => format!("{}:{}", uri.host()?, scheme.default_port()),
+        };
+        let target = Target::from_authority(scheme, authority.as_bytes()).ok()?;
+        Some(Webhook { url: url.clone(), target, dialer, tls })
+    }
+
+    /// Posts a body of JSON. Only an answer of 200 to 299 counts as told.
+    ///
+    /// # Errors
+    /// Why it was not told.
+    pub async fn post(&self, json: String) -> Result<(), WebhookError> {
+        let told = tokio::time::timeout(TIMEOUT, self.post_unlimited(json)).await;
+        told.unwrap_or_else(|_| Err(WebhookError::Timeout(self.url.clone())))
+    }
+
+    async fn post_unlimited(&self, json: String) -> Result<(), WebhookError> {
+        let failed = |error| WebhookError::Dial(self.url.clone(), error);
+        let status = match self.target.scheme {
+            Scheme::Https => {
+                let stream = self.dialer.named_tls(&self.target, &self.tls).await.map_err(failed)?;
+                self.send(stream, json).await
+            }
+            _ => self.send(self.dialer.named(&self.target).await.map_err(failed)?, json).await,
+        };
+        match status.map_err(|error| WebhookError::Http(self.url.clone(), error))? {
+            status if status.is_success() => Ok(()),
+            status => Err(WebhookError::Refused(self.url.clone(), status)),
+        }
+    }
+
+    async fn send<S>(&self, stream: S, json: String) -> Result<StatusCode, hyper::Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the sender, which is dropped once the head of the answer is here.
+        tokio::spawn(connection);
+        let path = self.url.uri().path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::new(Full::new(Bytes::from(json)));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = path.parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, http::HeaderValue::from_static("outgate"));
+        if let Ok(host) = http::HeaderValue::from_str(&self.target.authority()) {
+            headers.insert(HOST, host);
+        }
+        Ok(sender.send_request(request).await?.status())
+    }
+}
