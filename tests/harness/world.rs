@@ -52,6 +52,13 @@ impl World {
         self.agent.send(way, request).await
     }
 
+    /// Starts the gateway again on the same files, after it ended.
+    pub async fn again(self) -> World {
+        let gate = self.gate.again().await;
+        let agent = Agent::new(gate.proxy, &gate.ca().await, (self.origin.http, self.origin.tls));
+        World { gate, agent, ..self }
+    }
+
     /// The policy text with the world's ports in it, and its one address allowed.
     pub fn policy(&self, template: &str) -> String {
         policy(template, &self.origin)
