@@ -2,6 +2,7 @@
 //!
 //! A million records here; `tests/scale.sh` makes ten million of them and prints what it measures.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use policy::target::Scheme;
 use policy::verdict::{Action, Class, Mode, Reason};
 use ulid::Ulid;
 
-use crate::harness::command;
+use crate::harness::{GateBuilder, Request, Way, World, command};
 
 /// Records of the store that the tests here make, unless `OUTGATE_SCALE_RECORDS` says otherwise.
 const RECORDS: u64 = 1_000_000;
@@ -225,6 +226,7 @@ async fn what_a_large_store_is_asked_is_answered_at_once() {
     filters_are_quick(&filled).await;
     session_is_quick(&filled).await;
     verify_is_quick(&filled).await;
+    pruning_is_not_noticed(&filled).await;
 }
 
 async fn filters_are_quick(filled: &Filled) {
@@ -271,4 +273,74 @@ async fn verify_is_quick(filled: &Filled) {
     eprintln!("MEASURED: audit verify: {} records in {took:?}, {rate:.0} a second", filled.records);
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&report["intact"], &report["records"]), (&true.into(), &filled.records.into()), "{report}");
+}
+
+/// Half of the records go while requests come in, and those wait no more than twice as long as they did before.
+async fn pruning_is_not_noticed(filled: &Filled) {
+    let folder = filled.folder.clone();
+    let policy =
+        "allow = [\"allowed.test:{http}\"]\n[uploads]\nwindow_alert = \"1 TiB\"\nwindow_block = \"1 TiB\"";
+    let world = World::with_policy(policy).gate(move |gate| with_store_of(gate, &folder)).start().await;
+    let before = latencies(&world, Duration::from_secs(5)).await;
+    let age = outgate::clock::now() - filled.began;
+    let half = format!("{}s", age / 2 / 1_000_000);
+    let mut prune = world.gate.command(&["audit", "prune", "--json", "--before", &half]);
+    let prune = tokio::spawn(async move { prune.output().await.unwrap() });
+    let mut during = latencies(&world, Duration::from_secs(5)).await;
+    while !prune.is_finished() {
+        during.extend(latencies(&world, Duration::from_secs(1)).await);
+    }
+    let output = prune.await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let pruned: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let records = pruned["records"].as_u64().unwrap();
+    assert!(records > filled.records / 3, "{pruned}");
+    let (quiet, busy) = (percentile(&before, 99), percentile(&during, 99));
+    eprintln!(
+        "MEASURED: p99 of a request {quiet:?}, {busy:?} while {records} records were dropped, {:.2} times; medians {:?} and {:?}",
+        busy.as_secs_f64() / quiet.as_secs_f64(),
+        percentile(&before, 50),
+        percentile(&during, 50),
+    );
+    // Below a few milliseconds the machine's own noise is larger than the difference.
+    assert!(busy <= 2 * quiet.max(Duration::from_millis(10)), "{quiet:?} became {busy:?}");
+    let report: serde_json::Value =
+        serde_json::from_str(&world.gate.told(&["audit", "verify", "--json"]).await).unwrap();
+    assert_eq!(report["intact"], true, "{report}");
+    world.finish().await;
+}
+
+/// A gateway whose data folder has the store and the keys of another.
+fn with_store_of(gate: GateBuilder, folder: &Path) -> GateBuilder {
+    std::fs::DirBuilder::new().mode(0o700).create(gate.data()).unwrap();
+    for name in ["outgate.db", "audit.key", "audit.pub"] {
+        std::fs::rename(folder.join(name), gate.data().join(name)).unwrap();
+    }
+    gate
+}
+
+/// How long each request of four clients took, for a while.
+async fn latencies(world: &World, long: Duration) -> Vec<Duration> {
+    let until = Instant::now() + long;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let agent = world.agent.clone();
+        clients.spawn(async move {
+            let mut took = Vec::new();
+            while Instant::now() < until {
+                let began = Instant::now();
+                let answer = agent.send(Way::Absolute, &Request::get("allowed.test", "/")).await;
+                took.push(began.elapsed());
+                assert_eq!(answer.status, 200, "{answer:?}");
+            }
+            took
+        });
+    }
+    clients.join_all().await.into_iter().flatten().collect()
+}
+
+fn percentile(durations: &[Duration], percent: usize) -> Duration {
+    let mut sorted = durations.to_vec();
+    sorted.sort_unstable();
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }

@@ -53,6 +53,8 @@ pub struct Writer {
     models: HashMap<SessionId, Asked>,
     /// Where a pruning that was begun shall end.
     pub(super) prune: Option<u64>,
+    #[cfg(feature = "measure")]
+    unchained: bool,
     #[cfg(test)]
     lie: bool,
 }
@@ -156,6 +158,8 @@ impl Writer {
             anchors: Vec::new(),
             models: HashMap::new(),
             prune: None,
+            #[cfg(feature = "measure")]
+            unchained: false,
             #[cfg(test)]
             lie: false,
         }
@@ -297,10 +301,21 @@ impl Writer {
     }
 
     fn append(&self, plan: &mut Plan, text: Text, columns: Columns) -> Head {
-        let head = plan.head.unwrap_or(self.head).follow(text.canonical.as_bytes());
+        let head = self.follow(plan.head.unwrap_or(self.head), &text);
         plan.rows.push(Row { head, text, columns });
         plan.head = Some(head);
         head
+    }
+
+    #[cfg(not(feature = "measure"))]
+    fn follow(&self, head: Head, text: &Text) -> Head {
+        head.follow(text.canonical.as_bytes())
+    }
+
+    #[cfg(feature = "measure")]
+    fn follow(&self, head: Head, text: &Text) -> Head {
+        let chained = || head.follow(text.canonical.as_bytes());
+        if self.unchained { Head { seq: head.seq + 1, hash: head.hash } } else { chained() }
     }
 
     fn end(&self, plan: &mut Plan, text: Text, columns: OutcomeColumns) {
@@ -571,6 +586,24 @@ impl From<sqlx::Error> for CommitError {
             Some(13) => CommitError::Full,
             _ => CommitError::Database(error),
         }
+    }
+}
+
+/// What only the benchmark switches off.
+#[cfg(feature = "measure")]
+impl Writer {
+    /// Numbers records without hashing them.
+    pub fn without_chain(&mut self) {
+        self.unchained = true;
+    }
+
+    /// Leaves it to the system when anything reaches the disk.
+    ///
+    /// # Errors
+    /// A store that does not answer.
+    pub async fn without_durability(&mut self) -> Result<(), CommitError> {
+        sqlx::query("PRAGMA synchronous = OFF").execute(&mut self.connection).await?;
+        Ok(())
     }
 }
 
