@@ -15,6 +15,7 @@ mod documentation;
 mod evasion;
 mod evidence;
 mod harness;
+mod independent;
 mod leaks;
 mod operation;
 mod paths;

@@ -18,6 +18,7 @@ mod row;
 mod script;
 pub mod secrets;
 pub mod tally;
+mod verifier;
 mod websocket;
 mod world;
 
@@ -34,6 +35,7 @@ pub use request::{Body, Request};
 pub use resolver::{Reply as NameReply, Resolver};
 pub use row::Row;
 pub use tally::{Tally, stream};
+pub use verifier::{python, verify_audit};
 pub use websocket::{Frame, Opcode};
 pub use world::{World, WorldBuilder};
 
