@@ -43,7 +43,11 @@ async fn both_verifiers_name_the_same_record() {
     for host in ["allowed.test", "other.test", "allowed.test"] {
         world.send(Way::Http1, &Request::get(host, "/")).await;
     }
-    world.gate.decisions_reach(3).await;
+    let push = Request::get("allowed.test", "/app.git/info/refs?service=git-receive-pack");
+    world.send(Way::Http1, &push).await;
+    world.gate.decisions_reach(4).await;
+    world.gate.told(&["agent", "add", "claude", "--owner", "ana", "--expires", "30d"]).await;
+    world.gate.run(&["run", "--label", "fix-42", "--", "true"]).await;
     let mut gate = world.gate;
     assert!(gate.stop().await.success());
     let (file, whole) = (gate.data().join("outgate.db"), gate.data().join("whole.db"));
@@ -78,6 +82,15 @@ async fn both_verifiers_name_the_same_record() {
         format!("DELETE FROM records WHERE seq = {last}"),
         format!("UPDATE records SET seq = seq + 1 WHERE seq = {last}"),
         "DELETE FROM records".to_owned(),
+        "DELETE FROM found".to_owned(),
+        format!("INSERT INTO found VALUES (7, {decision})"),
+        "UPDATE agents SET owner = 'eve'".to_owned(),
+        "UPDATE agents SET expires = NULL".to_owned(),
+        "UPDATE agents SET revoked = 1".to_owned(),
+        "DELETE FROM agents".to_owned(),
+        "UPDATE sessions SET label = 'other'".to_owned(),
+        "UPDATE sessions SET ended = NULL, exit_code = NULL, why = NULL".to_owned(),
+        "UPDATE sessions SET exit_code = 1".to_owned(),
     ];
     for (number, touch) in touches.iter().enumerate() {
         std::fs::copy(&whole, &file).unwrap();
@@ -92,6 +105,162 @@ async fn both_verifiers_name_the_same_record() {
             assert_eq!(told(&ours).1, told(&theirs).1, "{touch}");
         }
     }
+}
+
+/// A change to the lines of an export, in words, and what it leaves of them.
+type Touched = (String, Vec<String>);
+
+#[tokio::test]
+async fn whatever_is_done_to_an_export_both_verifiers_name_it() {
+    let world = World::with_policy(POLICY).config("[audit]\ncheckpoint_records = 4").start().await;
+    world.gate.told(&["agent", "add", "claude", "--owner", "ana", "--expires", "30d"]).await;
+    for host in ["allowed.test", "other.test", "allowed.test"] {
+        world.send(Way::Http1, &Request::get(host, "/")).await;
+    }
+    world.gate.decisions_reach(3).await;
+    let data = world.gate.data();
+    let whole: Vec<String> = world.gate.told(&["audit", "export"]).await.lines().map(str::to_owned).collect();
+    let (key, kept) = (data.join("audit.pub"), data.join("checkpoints.jsonl"));
+    let evidence = outgate::evidence::Evidence {
+        keys: outgate::signing::read_public_keys(&key).unwrap(),
+        checkpoints: outgate::evidence::read_checkpoints(&kept).unwrap(),
+    };
+    let file = data.join("touched.jsonl");
+    let arguments: [&OsStr; 6] = [
+        "--json".as_ref(),
+        "--key".as_ref(),
+        key.as_ref(),
+        "--checkpoints".as_ref(),
+        kept.as_ref(),
+        file.as_ref(),
+    ];
+    let mut touches = vec![("nothing".to_owned(), whole.clone())];
+    touches.extend(structural(&whole));
+    touches.extend(field_by_field(&whole));
+    assert!(touches.len() > 90, "{}", touches.len());
+    let mut apart = Vec::new();
+    for (number, (touch, lines)) in touches.iter().enumerate() {
+        std::fs::write(&file, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        let ours = outgate::export::verify(&file, &evidence, |_| {}).unwrap();
+        let Some(theirs) = verify_audit(&arguments).await else { return };
+        let intact = number == 0;
+        let named = ours.first_bad.as_ref().map(|bad| bad.seq);
+        let agree = ours.intact == intact && told(&theirs).0 == if intact { 0 } else { 3 };
+        if !agree || named != first_bad(&theirs) {
+            apart.push(format!("{touch}\n{ours:?}\n{}", String::from_utf8_lossy(&theirs.stdout)));
+        }
+    }
+    assert!(apart.is_empty(), "{}", apart.join("\n"));
+    world.finish().await;
+}
+
+/// Lines that are missing, doubled, swapped, put in between, cut off or brought again from elsewhere.
+fn structural(whole: &[String]) -> Vec<Touched> {
+    let last = whole.len() - 1;
+    let mut touched = Vec::new();
+    let mut touch = |words: &str, change: &dyn Fn(&mut Vec<String>)| {
+        let mut lines = whole.to_vec();
+        change(&mut lines);
+        touched.push((words.to_owned(), lines));
+    };
+    for line in 0..=last {
+        touch(&format!("line {line} deleted"), &|lines| drop(lines.remove(line)));
+        touch(&format!("line {line} twice"), &|lines| lines.insert(line, lines[line].clone()));
+        touch(&format!("all after line {line} cut off"), &|lines| lines.truncate(line));
+        if line < last {
+            touch(&format!("lines {line} and the next swapped"), &|lines| lines.swap(line, line + 1));
+        }
+    }
+    touch("all before line 3 cut off", &|lines| drop(lines.drain(1..3)));
+    touch("an early record again at the end", &|lines| lines.insert(last, lines[2].clone()));
+    touch("an early record again under the next number", &|lines| {
+        let seq = |line: usize| format!("\"seq\":{line},");
+        lines.insert(last, lines[2].replace(&seq(2), &seq(last)));
+    });
+    touch("a record of nobody's put in between", &|lines| {
+        let foreign = lines[3].replace("\"record\":{", "\"record\":{\"a\":1,");
+        lines.insert(4, foreign);
+    });
+    touch("something after the end", &|lines| lines.push(String::new()));
+    touch("the end of a shorter export", &|lines| {
+        lines.truncate(5);
+        lines.push(whole[last].clone());
+    });
+    touch("half a line", &|lines| {
+        let half = lines[4].len() / 2;
+        lines[4].truncate(half);
+    });
+    touched
+}
+
+/// Each field of one line of each kind, changed alone and written as it would have been.
+fn field_by_field(whole: &[String]) -> Vec<Touched> {
+    let is = |line: &&String, mark: &str| line.contains(mark);
+    let find = |mark: &str| whole.iter().position(|line| is(&line, mark)).unwrap();
+    let mut touched = Vec::new();
+    for mark in [
+        "\"kind\":\"decision\"",
+        "\"kind\":\"outcome\"",
+        "\"event\":\"checkpoint\"",
+        "\"event\":\"agent_created\"",
+        "\"event\":\"policy_in_force\"",
+        "\"follows\":",
+        "\"end\":",
+    ] {
+        let number = find(mark);
+        let value: Value = serde_json::from_str(&whole[number]).unwrap();
+        let mut paths = Vec::new();
+        leaves(&value, &mut Vec::new(), &mut paths);
+        for path in paths {
+            let mut changed = value.clone();
+            let pointer = format!("/{}", path.join("/"));
+            if pointer == "/version" || pointer == "/export" {
+                // Says who wrote the export, and is no record's.
+                continue;
+            }
+            alter(changed.pointer_mut(&pointer).unwrap());
+            let mut lines = whole.to_vec();
+            lines[number] = written(&changed);
+            touched.push((format!("{pointer} of line {number}"), lines));
+        }
+    }
+    touched
+}
+
+/// The places in a value where something stands that is no object.
+fn leaves(value: &Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                path.push(name.clone());
+                leaves(value, path, found);
+                path.pop();
+            }
+        }
+        _ => found.push(path.clone()),
+    }
+}
+
+fn alter(value: &mut Value) {
+    *value = match value.take() {
+        Value::String(text) if text.ends_with('0') => format!("{}1", &text[..text.len() - 1]).into(),
+        Value::String(text) if text.len() >= 64 => format!("{}0", &text[..text.len() - 1]).into(),
+        Value::String(text) => format!("{text}x").into(),
+        Value::Number(number) => (number.as_i64().unwrap() + 1).into(),
+        Value::Bool(flag) => (!flag).into(),
+        Value::Null => Value::String("x".into()),
+        Value::Array(list) if list.is_empty() => serde_json::json!([{"kind": "git_push"}]),
+        _ => serde_json::json!([]),
+    };
+}
+
+/// A line with its keys in the order of the format.
+fn written(value: &Value) -> String {
+    let Some(record) = value.get("record") else { return value.to_string() };
+    format!(
+        "{{\"hash\":{},\"kind\":{},\"previous\":{},\"seq\":{},\"record\":{record}}}",
+        value["hash"], value["kind"], value["previous"], value["seq"]
+    )
 }
 
 async fn execute(file: &Path, statement: &str) {

@@ -200,7 +200,7 @@ EVENTS = {  # each with `event`, `time` and `by`
     "policy_in_force": {"policy": "text", "mode": MODE, "previous": "text?"},
     "configuration_changed": {"configuration": "text", "keys": "list"},
     "agent_created": {"agent": "text", "owner": "text", "purpose": "text?", "expires": "integer?"},
-    "agent_rotated": {"agent": "text", "grace_until": "integer"},
+    "agent_rotated": {"agent": "text", "expires": "integer?", "grace_until": "integer"},
     "agent_revoked": {"agent": "text"},
     "agent_expired": {"agent": "text"},
     "session_opened": {
@@ -355,14 +355,15 @@ def open_database(file):
 
 def verify_store(database, chain):
     begin_store(database, chain)
-    open_decisions = {}
+    open_decisions, beside = {}, Beside()
     for row in database.execute("SELECT * FROM records ORDER BY seq"):
         hash = row["hash"].hex() if isinstance(row["hash"], bytes) else None
         record = chain.feed(row["seq"], row["kind"], str(row["record"]), hash)
-        column = wrong_column(row, record, open_decisions, chain.first)
+        seq, column = wrong_column(row, record, open_decisions, chain.first)
         if column:
             chain.records -= 1
-            raise Bad(row["seq"], f"the column `{column}` says something else than the record")
+            raise Bad(seq, f"the column `{column}` says something else than the record")
+        beside.note(row, record)
     # Now and then the gateway notes how far the chain has come.
     mark = meta(database, "mark")
     if isinstance(mark, dict) and type(mark.get("seq")) is int and mark["seq"] > chain.seq:
@@ -371,6 +372,57 @@ def verify_store(database, chain):
         # No outcome came that could have changed the last word.
         if decision["columns"] != (decision["action"], decision["reason"]):
             raise Bad(seq, "the column `action` or `reason` says something else than the record")
+    beside.compare(database, chain)
+
+
+class Beside:
+    """What the records say of the tables beside them: findings by kind, agents, sessions."""
+
+    SESSION = "agent label tool command repo branch commit observe".split()
+
+    def __init__(self):
+        self.found, self.agents, self.sessions = set(), {}, {}
+
+    def note(self, row, record):
+        if kind_of(record) != "event":
+            seq = row["seq"] if kind_of(record) == "decision" else row["decision"]
+            self.found.update((FINDINGS.index(finding["kind"]), seq) for finding in record["findings"])
+        elif record["event"] == "agent_created":
+            self.agents[record["agent"]] = [row["seq"], record["owner"], record["purpose"], record["expires"], False]
+        elif record["event"] in ("agent_rotated", "agent_revoked") and record["agent"] in self.agents:
+            agent = self.agents[record["agent"]]
+            agent[0] = row["seq"]
+            if record["event"] == "agent_rotated":
+                agent[3] = record.get("expires")
+            else:
+                agent[4] = True
+        elif record["event"] == "session_opened":
+            said = [record[key] for key in self.SESSION]
+            self.sessions[record["session"]] = [row["seq"], *said, None, None, False]
+        elif record["event"] == "session_ended" and record["session"] in self.sessions:
+            session = self.sessions[record["session"]]
+            if not session[-1]:
+                session[0] = row["seq"]
+                session[-3:] = [record["exit_code"], record["why"], True]
+
+    def compare(self, database, chain):
+        bounds = (chain.first - 1, chain.seq)
+        found = database.execute("SELECT kind, seq FROM found WHERE seq > ? AND seq <= ?", bounds)
+        # The outcome of a decision that was pruned has nobody to be found by.
+        if {tuple(row) for row in found} != {pair for pair in self.found if pair[1] >= chain.first}:
+            raise Bad(chain.seq, "the table `found` has other decisions than those with findings")
+        agents = "SELECT name, owner, purpose, expires, revoked IS NOT NULL FROM agents"
+        sessions = (
+            "SELECT id, agent, label, tool, command, repo, branch, commit_id, observe, exit_code, why, ended IS NOT NULL "
+            "FROM sessions"
+        )
+        wrong = []
+        for table, said, query in (("agents", self.agents, agents), ("sessions", self.sessions, sessions)):
+            rows = {row[0]: list(row)[1:] for row in database.execute(query)}
+            wrong += [(seq, table, name) for name, (seq, *says) in said.items() if rows.get(name) != says]
+        if wrong:
+            seq, table, name = min(wrong)
+            raise Bad(seq, f"the table `{table}` does not say of `{name}` what the records say")
 
 
 def begin_store(database, chain):
@@ -397,7 +449,7 @@ def meta(database, name):
 
 
 def wrong_column(row, record, open_decisions, first):
-    """The name of a column that does not say what the record says. Where a record has nothing to say it is null."""
+    """The record and the name of a column that does not say what it says. Where it has nothing to say it is null."""
     expected = {**dict.fromkeys(COLUMNS), "time": record["time"]}
     kind = kind_of(record)
     if kind != "event":
@@ -416,10 +468,10 @@ def wrong_column(row, record, open_decisions, first):
         # Of a decision that was pruned nothing is left to compare with.
         was_pruned = type(row["decision"]) is int and 0 < row["decision"] < first
         if decision is None and not was_pruned or decision and decision["id"] != record["decision"]:
-            return "decision"
+            return row["seq"], "decision"
         if decision and decision["columns"] != (record["action"], record["reason"]):
-            return "action"
-    return next((name for name in COLUMNS if row[name] != expected[name]), None)
+            return row["decision"], "action"
+    return row["seq"], next((name for name in COLUMNS if row[name] != expected[name]), None)
 
 
 # Signed points, "anchors": number and hash of a record, signed for one purpose
@@ -823,6 +875,10 @@ def test_store(rows, statements=(), meta=()):
         columns = ", ".join(f"{name} {'TEXT' if name not in NUMBERS else 'INTEGER'}" for name in COLUMNS)
         database.execute(f"CREATE TABLE records (seq INTEGER PRIMARY KEY, kind TEXT, {columns}, record TEXT, hash BLOB)")
         database.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT)")
+        database.execute("CREATE TABLE found (kind INTEGER, seq INTEGER)")
+        database.execute("CREATE TABLE agents (name TEXT, owner TEXT, purpose TEXT, expires INTEGER, revoked INTEGER)")
+        texts = ", ".join(f"{name} TEXT" for name in "id agent label tool command repo branch commit_id why".split())
+        database.execute(f"CREATE TABLE sessions ({texts}, observe INTEGER, ended INTEGER, exit_code INTEGER)")
         decisions = {}
         for seq, kind, text, hash in rows:
             record = json.loads(text)
@@ -831,6 +887,7 @@ def test_store(rows, statements=(), meta=()):
                 decisions[record["id"]] = seq
                 row.update({name: record[name] for name in COLUMNS if name in record and name != "findings"})
                 row["findings"] = 128
+                database.execute("INSERT INTO found VALUES (7, ?)", (seq,))
             if kind == "outcome":
                 row.update(decision=decisions.get(record["decision"], 2), findings=0, bytes=12)
                 last_word = (record["action"], record["reason"], row["decision"])
@@ -838,6 +895,8 @@ def test_store(rows, statements=(), meta=()):
             values = [seq, kind, *(row.get(name) for name in COLUMNS), text, bytes.fromhex(hash)]
             database.execute(f"INSERT INTO records VALUES ({', '.join('?' * len(values))})", values)
         database.executemany("INSERT INTO meta VALUES (?, ?)", meta)
+        first = rows[0][0] if rows else 1
+        database.execute("DELETE FROM found WHERE seq < ?", (first,))
         for statement in statements:
             database.execute(statement)
         database.close()
@@ -866,8 +925,8 @@ def test_stores(expect):
         ("UPDATE records SET bytes = 1 WHERE seq = 3", 3),
         ("UPDATE records SET host = 'good.example' WHERE seq = 3", 3),
         ("UPDATE records SET action = 'deny' WHERE seq = 1", 1),
-        ("UPDATE records SET action = 'deny' WHERE seq = 2", 3),
-        ("UPDATE records SET action = 'allow', reason = 'allowed_by_rule' WHERE seq = 4", 5),
+        ("UPDATE records SET action = 'deny' WHERE seq = 2", 2),
+        ("UPDATE records SET action = 'allow', reason = 'allowed_by_rule' WHERE seq = 4", 4),
         ("UPDATE records SET reason = 'denied_by_rule' WHERE seq = 7", 7),
         ("UPDATE records SET decision = NULL WHERE seq = 5", 5),
         ("UPDATE records SET decision = 2 WHERE seq = 5", 5),

@@ -151,6 +151,11 @@ impl ExportedRecord<'_> {
         }
     }
 
+    /// The number it claims.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// Whether `previous` names the hash that the record was found to follow on.
     ///
     /// # Errors

@@ -94,7 +94,11 @@ pub fn verify(path: &Path, evidence: &Evidence, mut progress: impl FnMut(u64)) -
     let mut lines = Lines::open(path).map_err(failed)?;
     let mut check = Check::before(evidence);
     while let Some((number, line)) = lines.next().map_err(failed)? {
-        if let Err(bad) = check.line(number, line) {
+        if let Err(mut bad) = check.line(number, line) {
+            if check.walk.is_none() && bad.seq == 0 {
+                // What is wrong with the beginning is told of the first record there is.
+                bad.seq = first_record(&mut lines).map_err(failed)?;
+            }
             return Ok(check.report(Some(&bad)));
         }
         if number.is_multiple_of(u64::from(PAGE)) {
@@ -103,6 +107,22 @@ pub fn verify(path: &Path, evidence: &Evidence, mut progress: impl FnMut(u64)) -
     }
     let end = check.end(lines.number);
     Ok(check.report(end.err().as_ref()))
+}
+
+/// The number of the first record from here on; 0 where there is none.
+fn first_record(lines: &mut Lines) -> io::Result<u64> {
+    loop {
+        let seq = match lines.next()? {
+            None => return Ok(0),
+            Some((_, line)) => Line::parse(line).ok().and_then(|line| match line {
+                Line::Record(record) => Some(record.seq()),
+                Line::Start(_) | Line::End(_) => None,
+            }),
+        };
+        if let Some(seq) = seq {
+            return Ok(seq);
+        }
+    }
 }
 
 /// Lines of a file, none longer than is sensible.
@@ -144,7 +164,8 @@ impl<'a> Check<'a> {
         let expected = self.walk.as_ref().map_or(0, |walk| walk.head().seq + 1);
         let wrong = |why: String| BadRecord { seq: expected, problem: Problem::Line(number, why) };
         if self.ended {
-            return Err(wrong("it comes after the last one".to_owned()));
+            let problem = Problem::Line(number, "it comes after the last one".to_owned());
+            return Err(BadRecord { seq: expected.saturating_sub(1), problem });
         }
         let line = Line::parse(line).map_err(|why| wrong(why.to_string()))?;
         match (line, &mut self.walk) {
@@ -166,7 +187,11 @@ impl<'a> Check<'a> {
                     problem: problem.unwrap_or_else(|why| Problem::Line(number, why)),
                 })
             }
-            (_, None) => Err(wrong("an export begins with `{\"export\":`".to_owned())),
+            (line, None) => {
+                let seq = if let Line::Record(record) = line { record.seq() } else { 0 };
+                let why = "an export begins with `{\"export\":`".to_owned();
+                Err(BadRecord { seq, problem: Problem::Line(number, why) })
+            }
             (Line::Start(_), Some(_)) => Err(wrong("the beginning is here twice".to_owned())),
         }
     }

@@ -410,10 +410,10 @@ mod tests {
             ("DELETE FROM meta WHERE name = 'pruned'", 11, "records from 1"),
             (
                 "UPDATE meta SET value = replace(value, '\"through\":10', '\"through\":9') WHERE name = 'pruned'",
-                9,
+                11,
                 "its signature does not fit",
             ),
-            ("UPDATE meta SET value = 'x' WHERE name = 'pruned'", 0, "it cannot be read"),
+            ("UPDATE meta SET value = 'x' WHERE name = 'pruned'", 11, "it cannot be read"),
             ("DELETE FROM records WHERE seq = 11", 12, "records from 11"),
             ("UPDATE records SET seq = 10 WHERE seq = 11", 10, "out of order"),
         ];

@@ -116,10 +116,11 @@ impl Store {
             Ok(Some(stub)) => match evidence.believe(&stub.anchor(), Purpose::Pruned) {
                 Ok(head) => head,
                 Err(why) => {
-                    return Ok(Err(BadRecord { seq: stub.through, problem: Problem::Stub(why.as_str()) }));
+                    let seq = self.first_seq().await?;
+                    return Ok(Err(BadRecord { seq, problem: Problem::Stub(why.as_str()) }));
                 }
             },
-            Err(StoreError::Row(bad)) => return Ok(Err(bad)),
+            Err(StoreError::Row(bad)) => return Ok(Err(BadRecord { seq: self.first_seq().await?, ..bad })),
             Err(error) => return Err(error),
         };
         let before = sqlx::query("SELECT seq FROM records WHERE seq <= $1 ORDER BY seq LIMIT 1")
@@ -131,6 +132,14 @@ impl Store {
             return Ok(Err(BadRecord { seq: unsigned(&row, "seq")?, problem }));
         }
         Ok(Walk::after(start, evidence).map(Check::new))
+    }
+
+    /// The first record there is; 0 where there is none.
+    async fn first_seq(&self) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT coalesce(min(seq), 0) AS seq FROM records")
+            .fetch_one(&self.readers())
+            .await?;
+        unsigned(&row, "seq")
     }
 
     async fn page(&self, after: u64) -> Result<Vec<SqliteRow>, StoreError> {
