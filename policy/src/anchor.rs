@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Hash, Head};
+use crate::chain::{Hash, Head, Problem};
 
 /// The first line of every statement; another format has another number.
 const FORMAT: &str = "outgate-audit-1";
@@ -89,6 +89,12 @@ impl Disbelief {
             Disbelief::ForeignKey => "it is signed by a key that is not trusted here",
             Disbelief::BadSignature => "its signature does not fit",
         }
+    }
+}
+
+impl From<Disbelief> for Problem {
+    fn from(why: Disbelief) -> Problem {
+        Problem::Checkpoint(why.as_str())
     }
 }
 

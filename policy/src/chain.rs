@@ -9,7 +9,6 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::anchor::Disbelief;
 use crate::record::Record;
 
 /// The hash of one link.
@@ -134,13 +133,6 @@ pub enum Problem {
         /// Where it should have ended, or gone on from.
         expected: u64,
     },
-}
-
-/// What is wrong with a signed point, in words.
-impl From<Disbelief> for Problem {
-    fn from(why: Disbelief) -> Problem {
-        Problem::Checkpoint(why.as_str())
-    }
 }
 
 impl fmt::Display for Problem {

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::store::{Change, Closing, Cut, Entry, PrunePlan, Writer};
 use task::Task;
 
-pub use checkpoints::{CheckpointOptions, FILE_NAME as CHECKPOINT_FILE};
+pub use checkpoints::CheckpointOptions;
 
 /// Decisions that may wait for the writer; more wait for their turn to wait.
 const QUEUE: usize = 4096;

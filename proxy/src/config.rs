@@ -37,6 +37,8 @@ const DAY: u64 = 24 * 60 * MINUTE;
 
 /// Name of the configuration file in the data folder.
 const FILE_NAME: &str = "outgate.toml";
+/// Where signed points of the audit chain go in the data folder, unless `audit.checkpoint_file` says otherwise.
+pub(crate) const CHECKPOINT_FILE: &str = "checkpoints.jsonl";
 
 /// Equal alerts within this time become one, unless a webhook says otherwise.
 const DEFAULT_DIGEST: Duration = Duration::from_secs(5 * MINUTE);
@@ -352,7 +354,7 @@ impl Config {
 
     /// The file that signed points of the audit chain are appended to.
     pub fn checkpoint_file(&self) -> PathBuf {
-        let usual = || self.data_dir.join(crate::audit::CHECKPOINT_FILE);
+        let usual = || self.data_dir.join(CHECKPOINT_FILE);
         self.audit.checkpoint_file.clone().unwrap_or_else(usual)
     }
 

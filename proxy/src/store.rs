@@ -14,6 +14,7 @@ pub mod prune;
 pub mod query;
 pub mod raw;
 mod recover;
+mod row;
 pub mod sessions;
 mod sqlite;
 pub mod verify;

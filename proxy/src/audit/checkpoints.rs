@@ -17,9 +17,6 @@ use tokio::task::JoinHandle;
 use crate::signing::Signer;
 use crate::webhook::Webhook;
 
-/// Where signed points go in the data folder, unless `audit.checkpoint_file` says otherwise.
-pub const FILE_NAME: &str = "checkpoints.jsonl";
-
 /// Signed points that wait for their file; while it cannot be written the oldest make room, the newest stand for them.
 const WAITING: usize = 10_000;
 /// When a file or webhook that failed is tried again.

@@ -7,6 +7,7 @@ use policy::verdict::{Action, Reason};
 use sqlx::Connection;
 
 use super::*;
+use crate::config::CHECKPOINT_FILE;
 use crate::signing::Signer;
 use crate::store::query::Filter;
 use crate::store::tests::{Folder, decision, outcome};

@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Row as _};
 
 use super::query::first_since;
-use super::writer::number;
+use super::row::number;
 use super::{CommitError, Store, StoreError, Writer, set_meta};
 use crate::clock;
 use crate::signing::Signer;

@@ -10,7 +10,7 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 use ulid::Ulid;
 
-use super::writer::number;
+use super::row::number;
 use super::{Store, StoreError, findings, hosts};
 use crate::clock;
 use crate::running::Running;

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::prune::last_before;
 use super::query::unsigned;
-use super::writer::number;
+use super::row::number;
 use super::{Store, StoreError};
 
 /// A record, nothing in it believed.

@@ -9,7 +9,8 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::entry::{Closing, Entry};
-use super::writer::{OpenDecision, number};
+use super::row::number;
+use super::writer::OpenDecision;
 use super::{CommitError, StoreError, Writer, prune};
 
 /// Records at the end of the chain that every start verifies.

@@ -9,7 +9,7 @@ use ulid::Ulid;
 
 use super::agents::{name, session};
 use super::query::redacted;
-use super::writer::number;
+use super::row::number;
 use super::{Store, StoreError};
 
 /// One run of an agent. Times are microseconds since the Unix epoch.

@@ -14,7 +14,7 @@ use ulid::Ulid;
 use super::identities::IdentityLog;
 use super::query::unsigned;
 use super::recover::marked_seq;
-use super::writer::number;
+use super::row::number;
 use super::{Store, StoreError, findings};
 use crate::evidence::{Evidence, Report, Walk};
 
@@ -33,7 +33,7 @@ impl Store {
     #[cfg(test)]
     pub(crate) async fn verify(&self) -> Result<Report, StoreError> {
         let keys = crate::signing::public_keys(self.data_dir()).unwrap_or_default();
-        let kept = self.data_dir().join(crate::audit::CHECKPOINT_FILE);
+        let kept = self.data_dir().join(crate::config::CHECKPOINT_FILE);
         let checkpoints = crate::evidence::read_checkpoints(&kept).unwrap_or_default();
         self.verify_against(&Evidence { keys, checkpoints }, |_| {}).await
     }

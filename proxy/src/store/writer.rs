@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::anchor::{Anchor, Purpose};
@@ -15,13 +15,14 @@ use policy::event::Event;
 use policy::identity::SessionId;
 use policy::record::Record;
 use policy::verdict::{Action, Reason};
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
-use sqlx::{Arguments, AssertSqlSafe, Connection, Row as _};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection, Row as _};
 use ulid::Ulid;
 
-use super::entry::{Body, DecisionColumns, Entry, OutcomeColumns, PlannedChange, Text};
+use super::entry::{Body, Entry, OutcomeColumns, PlannedChange, Text};
 use super::file::OpenFiles;
 use super::recover::Mark;
+use super::row::{Columns, LARGEST_INSERT, Row, insert, number};
 use super::{Sqlite, database_words, prune, sqlite};
 use crate::config::Durability;
 
@@ -29,9 +30,6 @@ use crate::config::Durability;
 const TRIES: usize = 5;
 /// The head of the chain and the open decisions are noted this often, so that a start has little to look through.
 const MARK_EVERY: Duration = Duration::from_secs(1);
-/// Rows a statement inserts at most. Up to as many statements are prepared, each when it is first needed.
-const LARGEST_INSERT: usize = 64;
-
 /// Sessions whose model is remembered, so that it is written only when it changes.
 const MODELS: usize = 10_000;
 
@@ -123,20 +121,6 @@ struct Plan {
     models: HashMap<SessionId, Asked>,
     prune: Option<u64>,
     head: Option<Head>,
-}
-
-#[derive(Debug)]
-struct Row {
-    head: Head,
-    text: Text,
-    columns: Columns,
-}
-
-#[derive(Debug)]
-enum Columns {
-    Decision(Arc<DecisionColumns>),
-    Outcome(u64, OutcomeColumns),
-    Event,
 }
 
 impl Writer {
@@ -465,77 +449,6 @@ impl Writer {
     }
 }
 
-/// The statements that insert 1, 2, 3 … rows. Placeholders have no numbers: SQLite looks a numbered one up in a
-/// list, for each value again.
-static INSERTS: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
-    let row = format!("({})", ["?"; 16].join(","));
-    let statement = |rows| {
-        let values = vec![row.as_str(); rows].join(",");
-        format!(
-            "INSERT INTO records (seq, kind, time, id, decision, session, agent, class, host, domain, action, \
-             reason, findings, bytes, record, hash) VALUES {values}"
-        )
-        .into()
-    };
-    (1..=LARGEST_INSERT).map(statement).collect()
-});
-
-async fn insert(connection: &mut SqliteConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
-    let mut arguments = SqliteArguments::default();
-    arguments.reserve(16 * rows.len(), 0);
-    for row in rows {
-        row.bind(&mut arguments).map_err(sqlx::Error::Encode)?;
-    }
-    let statement = Arc::clone(&INSERTS[rows.len() - 1]);
-    sqlx::query_with(AssertSqlSafe(statement), arguments).execute(connection).await?;
-    Ok(())
-}
-
-impl Row {
-    fn bind(&self, to: &mut SqliteArguments) -> Result<(), sqlx::error::BoxDynError> {
-        const TEXT: Option<&str> = None;
-        const NUMBER: Option<i64> = None;
-        to.add(number(self.head.seq))?;
-        match &self.columns {
-            Columns::Decision(columns) => {
-                to.add("decision")?;
-                to.add(self.text.time)?;
-                to.add(columns.id.to_string())?;
-                to.add(NUMBER)?;
-                to.add(columns.session.map(|session| session.to_string()))?;
-                to.add(columns.agent.as_str())?;
-                to.add(columns.class.as_str())?;
-                to.add(columns.host.clone())?;
-                to.add(columns.domain.clone())?;
-                to.add(columns.action.as_str())?;
-                to.add(columns.reason.as_str())?;
-                to.add(columns.findings)?;
-                to.add(NUMBER)?;
-            }
-            Columns::Outcome(decision, columns) => {
-                to.add("outcome")?;
-                to.add(self.text.time)?;
-                to.add(TEXT)?;
-                to.add(number(*decision))?;
-                for _ in 0..7 {
-                    to.add(TEXT)?;
-                }
-                to.add(columns.findings)?;
-                to.add(number(columns.bytes))?;
-            }
-            Columns::Event => {
-                to.add("event")?;
-                to.add(self.text.time)?;
-                for _ in 0..11 {
-                    to.add(TEXT)?;
-                }
-            }
-        }
-        to.add(Arc::clone(&self.text.canonical))?;
-        to.add(self.head.hash.as_bytes().as_slice())
-    }
-}
-
 async fn set_last_word(
     connection: &mut SqliteConnection,
     seq: u64,
@@ -565,11 +478,6 @@ async fn set_model(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// A number as the database holds it.
-pub(super) fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn is_taken(error: &sqlx::Error) -> bool {
@@ -612,7 +520,7 @@ impl Writer {
     /// Lets the database grow to so many pages only.
     pub(crate) async fn limit_pages(&mut self, pages: Option<u32>) {
         let pragma = format!("PRAGMA max_page_count = {}", pages.unwrap_or(u32::MAX / 2));
-        sqlx::query(AssertSqlSafe(pragma)).execute(&mut self.connection).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(pragma)).execute(&mut self.connection).await.unwrap();
     }
 
     /// The next commit succeeds and says that it failed.
