@@ -2,7 +2,7 @@
 //!
 //! In the order in which a request meets them: [`target`] (where to), [`identity`] (who), [`request`] (what is
 //! asked), [`document`] and [`rule`] (the policy), [`Policy::decide`](decide::Policy::decide) → [`verdict`],
-//! [`address`] (what may be dialled), [`record`] (what is kept of it).
+//! [`address`] (what may be dialled), [`record`] (what is kept of it), [`report`] (what that comes to).
 
 pub mod address;
 pub mod anchor;
@@ -22,6 +22,7 @@ pub mod model;
 pub mod path;
 pub mod record;
 pub mod redact;
+pub mod report;
 pub mod request;
 pub mod rule;
 pub mod scan;

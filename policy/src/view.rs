@@ -11,7 +11,7 @@ use crate::identity::{AgentName, SessionId};
 use crate::record::{BodyExcerpt, Decision, Finding, Outcome, OutcomeKind, Timing};
 use crate::redact::Redacted;
 use crate::request::Kind;
-use crate::target::Scheme;
+use crate::target::{Host, Scheme};
 use crate::verdict::{Action, Class, Mode, Reason};
 
 /// One exchange as people and scripts see it. Serialises to exactly the keys of the documented shape, in its order.
@@ -132,6 +132,25 @@ impl DecisionView {
             Fate::Ended(outcome) => view.end(*outcome),
         }
         view
+    }
+
+    /// Where it went, as people write it: the host, with the port where the scheme does not say it.
+    pub fn destination(&self) -> String {
+        let Some(host) = &self.host else { return "(unreadable)".to_owned() };
+        let usual = self.scheme.unwrap_or(Scheme::Tcp).default_port();
+        match self.port {
+            Some(port) if port != usual => format!("{}:{port}", host.as_str()),
+            _ => host.as_str().to_owned(),
+        }
+    }
+
+    /// The command that would allow it, where one would.
+    pub fn allow_line(&self) -> Option<String> {
+        let helps =
+            matches!(self.reason, Reason::UnknownDestination | Reason::DeniedByDefault | Reason::PortRefused);
+        // People paste this into a shell: a host that is none, for one that was redacted, must not get there.
+        let host = self.host.as_ref().is_some_and(|host| Host::parse(host.as_str().as_bytes()).is_ok());
+        (helps && host).then(|| format!("outgate policy allow {}", self.destination()))
     }
 
     fn end(&mut self, outcome: Linked<Outcome>) {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use policy::record::Finding;
-use policy::target::Scheme;
 use policy::verdict::{Action, Reason};
 use policy::view::DecisionView;
 
@@ -34,7 +33,7 @@ struct Denied {
 impl Summary {
     /// Adds one decision.
     pub(crate) fn add(&mut self, view: &DecisionView) {
-        let host = host(view);
+        let host = view.destination();
         if let Some(sent) = view.request_bytes.filter(|sent| *sent > 0) {
             *self.sent.entry(host.clone()).or_default() += sent;
         }
@@ -50,7 +49,7 @@ impl Summary {
             Action::Ask | Action::Deny => {
                 let denied = self.denied.entry((host, view.reason)).or_default();
                 denied.times += 1;
-                denied.allow = allow_line(view);
+                denied.allow = view.allow_line();
                 denied.rule = view.rule.as_ref().map(|rule| rule.as_str().to_owned());
             }
         }
@@ -98,23 +97,6 @@ impl Denied {
             (None, None) => String::new(),
         }
     }
-}
-
-/// The host, with the port where the scheme does not say it.
-fn host(view: &DecisionView) -> String {
-    let Some(host) = &view.host else { return "(unreadable)".to_owned() };
-    let usual = view.scheme.unwrap_or(Scheme::Tcp).default_port();
-    match view.port {
-        Some(port) if port != usual => format!("{}:{port}", host.as_str()),
-        _ => host.as_str().to_owned(),
-    }
-}
-
-/// The command that would allow it, where one would.
-fn allow_line(view: &DecisionView) -> Option<String> {
-    let helps =
-        matches!(view.reason, Reason::UnknownDestination | Reason::DeniedByDefault | Reason::PortRefused);
-    (helps && view.host.is_some()).then(|| format!("outgate policy allow {}", host(view)))
 }
 
 /// The entries with the greatest values, and how many there are besides.
