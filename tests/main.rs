@@ -19,6 +19,7 @@ mod independent;
 mod leaks;
 mod operation;
 mod paths;
+mod report;
 mod scale;
 mod streams;
 mod transparency;

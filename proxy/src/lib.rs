@@ -36,6 +36,7 @@ pub mod passthrough;
 pub mod patience;
 pub mod policies;
 pub mod reply;
+mod report;
 pub mod resolve;
 pub mod rewind;
 pub mod running;

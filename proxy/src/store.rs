@@ -14,6 +14,7 @@ pub mod prune;
 pub mod query;
 pub mod raw;
 mod recover;
+pub mod report;
 mod row;
 pub mod sessions;
 mod sqlite;

@@ -21,12 +21,13 @@ mod output;
 mod policy;
 mod probe;
 mod records;
+mod report;
 mod rows;
 mod run;
 mod serve;
 mod session;
 mod start;
-mod summary;
+pub(crate) mod summary;
 mod supervise;
 mod table;
 mod trust;
@@ -110,6 +111,7 @@ enum Command {
     Agent(agent::Arguments),
     Session(session::Arguments),
     Log(log::Arguments),
+    Report(report::Arguments),
     Audit(audit::Arguments),
     Ca(ca::Arguments),
     Doctor(doctor::Arguments),
@@ -203,6 +205,7 @@ impl Cli {
             Command::Doctor(arguments) => doctor::run(&arguments, &context),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Log(arguments) => log::run(&arguments, &context),
+            Command::Report(arguments) => report::run(&arguments, &context),
             Command::Audit(arguments) => audit::run(&arguments, &context),
             Command::Policy(arguments) => policy::run(&arguments, &context),
             Command::Ca(arguments) => ca::run(&arguments, &context),

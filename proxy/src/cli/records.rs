@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use policy::identity::SessionId;
+use policy::report::{self, Scope};
 use policy::view::DecisionView;
 use tokio::runtime::Runtime;
 use ulid::Ulid;
@@ -96,6 +97,19 @@ impl Records {
         let runtime = context::runtime()?;
         let store = runtime.block_on(Store::open_copy(path)).map_err(Failure::failed)?;
         Ok(Records { store, runtime })
+    }
+
+    /// The report of what fits a scope; `progress` is told now and then how many decisions were read.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub(crate) fn report(
+        &self,
+        scope: &Scope,
+        now: i64,
+        progress: impl FnMut(u64),
+    ) -> Result<report::Report, Failure> {
+        self.runtime.block_on(self.store.report(scope, now, progress)).map_err(Failure::failed)
     }
 
     /// Checks the whole chain; `progress` is told now and then how many records were checked.

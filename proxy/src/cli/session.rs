@@ -108,9 +108,7 @@ fn show(arguments: &Show, records: Option<&Records>) -> Result<(), Failure> {
     let id = SessionId(arguments.id);
     let session = records.map(|records| records.session(id)).transpose()?.flatten();
     let (Some(records), Some(session)) = (records, session) else {
-        return Err(Failure::Failed(format!(
-            "there is no session `{id}`; `outgate session list` lists them"
-        )));
+        return Err(unknown_session(id));
     };
     if arguments.json {
         return output::json(&shape(&session));
@@ -141,6 +139,11 @@ fn show(arguments: &Show, records: Option<&Records>) -> Result<(), Failure> {
     output::line("")?;
     output::text(&summary.text())?;
     output::line(format_args!("\n  outgate log --session {id}"))
+}
+
+/// The failure to find a session.
+pub(crate) fn unknown_session(id: SessionId) -> Failure {
+    Failure::Failed(format!("there is no session `{id}`; `outgate session list` lists them"))
 }
 
 fn text(text: Option<&Redacted>) -> &str {

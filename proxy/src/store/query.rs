@@ -225,7 +225,7 @@ impl Store {
     }
 
     /// Whether nobody is left who could end what is open.
-    fn gateway_is_dead(&self) -> bool {
+    pub(super) fn gateway_is_dead(&self) -> bool {
         // Where the lock cannot be read, the benefit of the doubt: in flight.
         matches!(Running::is_claimed(self.data_dir()), Ok(false))
     }
@@ -322,7 +322,7 @@ pub(super) async fn first_since(
     .await?
     .is_some();
     if jumped {
-        return least(connection, "SELECT min(seq) AS seq FROM records WHERE id >= $1", time, i64::MAX).await;
+        return least(connection, "SELECT min(+seq) AS seq FROM records WHERE id >= $1", time, i64::MAX).await;
     }
     // Identifiers sort by time, and so do numbers but for a moment's disorder: what waits a little is overtaken.
     let first = sqlx::query("SELECT id FROM records WHERE id >= $1 ORDER BY id LIMIT 1")
@@ -332,11 +332,12 @@ pub(super) async fn first_since(
     let first = first.and_then(|row| Ulid::from_string(row.get("id")).ok());
     let Some(first) = first else { return Ok(None) };
     let first = i64::try_from(first.timestamp_ms()).unwrap_or(i64::MAX).saturating_mul(1000);
-    let statement = "SELECT min(seq) AS seq FROM records WHERE id >= $1 AND id < $2";
+    let statement = "SELECT min(+seq) AS seq FROM records WHERE id >= $1 AND id < $2";
     least(connection, statement, time, first.saturating_add(DISORDER)).await
 }
 
-/// The least number that a statement finds between two times.
+/// The least number that a statement finds between two times. Its `+` keeps the database from walking the table in the
+/// order of numbers until it comes to the first time that fits.
 async fn least(
     connection: &mut SqliteConnection,
     statement: &'static str,
@@ -350,6 +351,8 @@ async fn least(
 }
 
 fn view(row: &SqliteRow, dead: bool) -> Result<DecisionView, StoreError> {
+/// A row of [`Store::decisions`], read. `previous` may be null.
+pub(super) fn view(row: &SqliteRow, dead: bool) -> Result<DecisionView, StoreError> {
     let seq = unsigned(row, "seq")?;
     let unreadable = |seq| StoreError::Row(BadRecord { seq, problem: Problem::Unreadable });
     let Ok(Record::Decision(record)) = Record::parse(row.try_get::<&[u8], _>("record")?) else {

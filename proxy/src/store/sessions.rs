@@ -96,7 +96,7 @@ impl Store {
     }
 }
 
-fn read(row: &SqliteRow) -> Result<Session, StoreError> {
+pub(super) fn read(row: &SqliteRow) -> Result<Session, StoreError> {
     Ok(Session {
         id: session(row, "id")?.unwrap_or(SessionId(Ulid::nil())),
         agent: name(row, "agent")?.unwrap_or_else(AgentName::anonymous),
