@@ -322,7 +322,8 @@ pub(super) async fn first_since(
     .await?
     .is_some();
     if jumped {
-        return least(connection, "SELECT min(+seq) AS seq FROM records WHERE id >= $1", time, i64::MAX).await;
+        return least(connection, "SELECT min(+seq) AS seq FROM records WHERE id >= $1", time, i64::MAX)
+            .await;
     }
     // Identifiers sort by time, and so do numbers but for a moment's disorder: what waits a little is overtaken.
     let first = sqlx::query("SELECT id FROM records WHERE id >= $1 ORDER BY id LIMIT 1")
@@ -350,7 +351,6 @@ async fn least(
     Ok(seq.and_then(|seq| u64::try_from(seq).ok()))
 }
 
-fn view(row: &SqliteRow, dead: bool) -> Result<DecisionView, StoreError> {
 /// A row of [`Store::decisions`], read. `previous` may be null.
 pub(super) fn view(row: &SqliteRow, dead: bool) -> Result<DecisionView, StoreError> {
     let seq = unsigned(row, "seq")?;

@@ -16,8 +16,8 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::agents::{Agent, AgentStatus};
 use super::query::{unsigned, view};
+use super::row::number;
 use super::sessions::{self, Session};
-use super::writer::number;
 use super::{Store, StoreError};
 use crate::clock;
 

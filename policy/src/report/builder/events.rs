@@ -62,9 +62,10 @@ fn told(what: &Happening) -> Option<(&'static str, Option<&AgentName>, Option<St
             let rest = format!("{}{}", purpose.unwrap_or_default(), expires.unwrap_or_default());
             ("agent_created", Some(agent), Some(format!("owner {owner}{rest}")))
         }
-        Happening::AgentRotated { agent, grace_until } => {
+        Happening::AgentRotated { agent, grace_until, expires } => {
             let grace = format!("earlier tokens are taken until {}", rfc3339(*grace_until));
-            ("agent_rotated", Some(agent), Some(grace))
+            let expires = expires.map(|time| format!(", the new one until {}", rfc3339(time)));
+            ("agent_rotated", Some(agent), Some(grace + &expires.unwrap_or_default()))
         }
         Happening::AgentRevoked { agent } => ("agent_revoked", Some(agent), None),
         Happening::AgentExpired { agent } => ("agent_expired", Some(agent), None),

@@ -2,31 +2,32 @@
 //!
 //! This is the one place that answers it; `outgate audit verify` checks everything.
 
-use policy::chain::{BadRecord, Found, Hash, Head, Problem, Verifier};
-use policy::record::{Happening, Record};
+use policy::chain::{BadRecord, Found, Head, Problem};
+use policy::record::Happening;
 use policy::report::{ChainStatus, CheckpointSeen, Moment};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::event;
+use crate::config::CHECKPOINT_FILE;
+use crate::evidence::{Evidence, Walk, read_checkpoints};
+use crate::signing::public_keys;
 use crate::store::query::unsigned;
-use crate::store::writer::number;
 use crate::store::{Store, StoreError};
 
 /// Records read at a time.
-const PAGE: i64 = 1000;
+const PAGE: u32 = 1000;
 /// Records checked at most: as many as can be in a second, because a report is waited for.
 const MOST: u64 = 100_000;
 
 impl Store {
-    /// Checks the records from one number to another, the last 100,000 where there are more of them.
+    /// Checks the records from one number to another, the last 100,000 where there are more of them: each against the
+    /// one before it, and against the checkpoints in the chain and beside it.
     ///
     /// # Errors
     /// A store that cannot be read. Records that are not intact are not an error, but the answer.
     pub async fn chain_status(&self, first: u64, last: u64) -> Result<ChainStatus, StoreError> {
         let first = first.max(last.saturating_sub(MOST - 1)).max(1);
-        let begin = self.head_before(first).await?;
-        let mut verifier = Verifier::after(begin);
+        let begin = self.before(first).await?;
         let mut status = ChainStatus {
             checked_from: begin.seq + 1,
             checked_through: begin.seq,
@@ -36,68 +37,57 @@ impl Store {
             checkpoints: 0,
             last_checkpoint: self.last_checkpoint().await?,
         };
-        while status.intact && verifier.head().seq < last {
-            let rows = self.raw(verifier.head().seq, last).await?;
-            if rows.is_empty() {
-                let head = verifier.head().seq;
-                let problem = Problem::Truncated { expected: last };
-                status.wrong(BadRecord { seq: head, problem }.to_string());
+        let bad = match Walk::after(begin, &self.evidence(begin, last)) {
+            Ok(mut walk) => {
+                let bad = self.walk_to(&mut walk, last).await?;
+                let report = walk.report(None);
+                (status.records, status.checkpoints) = (report.records, report.checkpoints);
+                status.checked_through = walk.head().seq;
+                bad
             }
-            for row in &rows {
-                match verifier.feed(found(row)?) {
-                    Ok(record) => status.right(&record),
-                    Err(bad) => {
-                        status.wrong(bad.to_string());
-                        break;
-                    }
-                }
-            }
-        }
-        status.checked_through = verifier.head().seq;
+            Err(bad) => Some(bad),
+        };
+        (status.intact, status.problem) = (bad.is_none(), bad.map(|bad| bad.to_string()));
         Ok(status)
     }
 
-    /// What the record `first` follows on, or the first one left where those before it were pruned.
-    async fn head_before(&self, first: u64) -> Result<Head, StoreError> {
-        let before = sqlx::query("SELECT hash FROM records WHERE seq = $1")
-            .bind(number(first - 1))
-            .fetch_optional(&self.readers())
-            .await?;
-        let hash = before.as_ref().map(|row| row.try_get("hash")).transpose()?.and_then(Hash::from_bytes);
-        match hash {
-            Some(hash) => Ok(Head { seq: first - 1, hash }),
-            // Where nothing says that they were pruned, the first record left does not fit, and that is the answer.
-            None => Ok(self.pruned_before(first).await?.unwrap_or(Head { seq: first - 1, hash: Hash::ZERO })),
-        }
-    }
-
-    async fn pruned_before(&self, first: u64) -> Result<Option<Head>, StoreError> {
-        let left = sqlx::query("SELECT coalesce(min(seq), 0) AS seq FROM records WHERE seq >= $1")
-            .bind(number(first))
-            .fetch_one(&self.readers())
-            .await?;
-        let left = unsigned(&left, "seq")?;
-        let stubs = sqlx::query(
-            "SELECT seq, record FROM records WHERE kind = 'event' AND record LIKE '%\"event\":\"pruned\"%' \
-             ORDER BY time DESC",
-        );
-        for row in stubs.fetch_all(&self.readers()).await? {
-            match event(row.try_get("record")?, unsigned(&row, "seq")?)?.what {
-                Happening::Pruned { through, hash, .. } if through + 1 == left => {
-                    return Ok(Hash::from_hex(&hash).map(|hash| Head { seq: through, hash }));
+    async fn walk_to(&self, walk: &mut Walk, last: u64) -> Result<Option<BadRecord>, StoreError> {
+        while walk.head().seq < last {
+            let records = self.records_after(walk.head().seq, PAGE).await?;
+            if records.is_empty() {
+                let problem = Problem::Truncated { expected: last };
+                return Ok(Some(BadRecord { seq: walk.head().seq, problem }));
+            }
+            for record in records.iter().filter(|record| record.head.seq <= last) {
+                let found = Found {
+                    seq: record.head.seq,
+                    kind: &record.kind,
+                    canonical: record.canonical.as_bytes(),
+                    hash: record.head.hash.as_bytes(),
+                };
+                if let Err(bad) = walk.feed(found) {
+                    return Ok(Some(bad));
                 }
-                _ => {}
             }
         }
         Ok(None)
     }
 
-    async fn raw(&self, after: u64, through: u64) -> Result<Vec<SqliteRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT seq, kind, record, hash FROM records WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3",
-        );
-        let rows = rows.bind(number(after)).bind(number(through)).bind(PAGE);
-        Ok(rows.fetch_all(&self.readers()).await?)
+    /// What the record `first` follows on; the beginning of what is left where that was pruned.
+    async fn before(&self, first: u64) -> Result<Head, StoreError> {
+        match self.point(first - 1).await? {
+            Some(head) => Ok(head),
+            None => self.beginning().await,
+        }
+    }
+
+    /// The keys and checkpoints of the data folder, as far as they speak of these records. Where they cannot be read,
+    /// it is for `outgate audit verify` to say so.
+    fn evidence(&self, begin: Head, last: u64) -> Evidence {
+        let keys = public_keys(self.data_dir()).unwrap_or_default();
+        let mut checkpoints = read_checkpoints(&self.data_dir().join(CHECKPOINT_FILE)).unwrap_or_default();
+        checkpoints.retain(|anchor| (begin.seq..=last).contains(&anchor.through));
+        Evidence { keys, checkpoints }
     }
 
     /// The newest checkpoint speaks of the most records, so it is the one to compare elsewhere.
@@ -115,33 +105,4 @@ impl Store {
             _ => None,
         })
     }
-}
-
-/// What a chain status is told while it is found out.
-trait Told {
-    fn right(&mut self, record: &Record);
-    fn wrong(&mut self, problem: String);
-}
-
-impl Told for ChainStatus {
-    fn right(&mut self, record: &Record) {
-        self.records += 1;
-        let checkpoint =
-            matches!(record, Record::Event(event) if matches!(event.what, Happening::Checkpoint { .. }));
-        self.checkpoints += u64::from(checkpoint);
-    }
-
-    fn wrong(&mut self, problem: String) {
-        self.intact = false;
-        self.problem = Some(problem);
-    }
-}
-
-fn found(row: &SqliteRow) -> Result<Found<'_>, StoreError> {
-    Ok(Found {
-        seq: unsigned(row, "seq")?,
-        kind: row.try_get("kind")?,
-        canonical: row.try_get("record")?,
-        hash: row.try_get("hash")?,
-    })
 }

@@ -1,4 +1,3 @@
-use policy::chain::{Hash, Head};
 use policy::event::Happening;
 use policy::identity::{AgentName, SessionId};
 use policy::record::{Finding, Outcome};
@@ -6,7 +5,7 @@ use policy::verdict::{Action, Mode, Reason};
 use ulid::Ulid;
 
 use super::*;
-use crate::store::query::Filter;
+use crate::signing::Signer;
 use crate::store::tests::{Folder, decision, outcome};
 use crate::store::{Change, Entry, NewSession, Writer};
 
@@ -181,16 +180,12 @@ async fn records_that_were_touched_are_told() {
 async fn checking_begins_where_records_begin_and_names_the_newest_checkpoint() {
     let folder = Folder::new();
     let mut opened = folder.open().await;
-    let checkpoint = |through| Happening::Checkpoint {
-        through,
-        hash: "00".into(),
-        key: "aa".into(),
-        signature: "bb".into(),
-    };
+    let signer = Signer::open(folder.path()).unwrap();
+    let checkpoint = || Entry::checkpoint(signer.clone());
     commit(&mut opened.writer, exchange("a.example", |_, _| {})).await;
-    commit(&mut opened.writer, [event(checkpoint(2))]).await;
+    commit(&mut opened.writer, [checkpoint()]).await;
     commit(&mut opened.writer, exchange("a.example", |_, _| {})).await;
-    commit(&mut opened.writer, [event(checkpoint(5))]).await;
+    commit(&mut opened.writer, [checkpoint()]).await;
     for (first, last, expected, checkpoints) in
         [(1, 6, (1, 6, 6), 2), (4, 5, (4, 5, 2), 0), (2, 3, (2, 3, 2), 1)]
     {
@@ -200,13 +195,8 @@ async fn checking_begins_where_records_begin_and_names_the_newest_checkpoint() {
         assert!(chain.intact, "{:?}", chain.problem);
     }
     // Pruned, and then pruned by somebody who does not say so.
-    let mut hash = Head::GENESIS.hash;
-    for view in opened.store.decisions(&Filter::default()).await.unwrap().iter().rev().take(1) {
-        hash = Hash::from_hex(view.outcome_hash.as_deref().unwrap()).unwrap();
-    }
-    let stub = Happening::Pruned { through: 2, hash: hash.to_string().into(), records: 2 };
-    commit(&mut opened.writer, [event(stub)]).await;
-    folder.execute("DELETE FROM records WHERE seq <= 2").await;
+    assert!(!opened.writer.prune_step(2, 2, &signer).await.unwrap());
+    commit(&mut opened.writer, [checkpoint()]).await;
     let chain = opened.store.chain_status(1, 7).await.unwrap();
     assert_eq!(
         (chain.checked_from, chain.checked_through, chain.intact),
@@ -216,5 +206,5 @@ async fn checking_begins_where_records_begin_and_names_the_newest_checkpoint() {
     );
     folder.execute("DELETE FROM records WHERE seq = 3").await;
     let chain = opened.store.chain_status(1, 7).await.unwrap();
-    assert!(chain.problem.unwrap().contains("records from 1 up to here are missing"));
+    assert!(chain.problem.unwrap().contains("records from 3 up to here are missing"));
 }
