@@ -16,6 +16,7 @@ mod evasion;
 mod evidence;
 mod harness;
 mod independent;
+mod kill;
 mod leaks;
 mod operation;
 mod paths;

@@ -127,44 +127,6 @@ fn fill(path: &Path) {
 }
 
 #[tokio::test]
-async fn aud_04_a_killed_gateway_has_recorded_whatever_left() {
-    let mut world = World::with_policy(&unlimited()).start().await;
-    let mut load = JoinSet::new();
-    for worker in 0..8 {
-        let agent = world.agent.clone();
-        load.spawn(async move {
-            for number in 0.. {
-                let way = Way::ALL[number % 3];
-                let request = Request::post("allowed.test", &format!("/{worker}-{number}"), "x".repeat(500));
-                if agent.send(way, &request).await.status != 200 {
-                    return;
-                }
-            }
-        });
-    }
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    world.gate.kill9().await;
-    while load.join_next().await.is_some() {}
-    world.gate = world.gate.again().await;
-    let rows = world.gate.decisions_now().await;
-    let seen = world.origin.requests();
-    assert!(seen.len() > 20, "too little happened before the kill: {}", seen.len());
-    for request in &seen {
-        assert!(
-            rows.iter().any(|row| row.text("path") == request.path),
-            "{} left without a record",
-            request.path
-        );
-    }
-    assert!(rows.iter().all(Row::has_ended), "a row has no outcome after the restart");
-    let known = ["completed", "interrupted"];
-    assert!(rows.iter().all(|row| known.contains(&row.text("outcome"))), "{rows:#?}");
-    let verified = world.gate.run(&["audit", "verify", "--json"]).await;
-    assert!(verified.status.success(), "{verified:?}");
-    world.finish().await;
-}
-
-#[tokio::test]
 async fn aud_13_the_store_is_private() {
     let world = World::with_policy(&unlimited()).start().await;
     assert_eq!(world.send(Way::Http1, &Request::get("allowed.test", "/")).await.status, 200);

@@ -6,6 +6,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("RED-11", "leaks: compressed bodies that pass with an alert are in no record"),
     ("RES-12", "the benches of the scanner: linear time"),
     ("RES-14", "big"),
+    ("AUD-04", "kill: killed under load, again and again, it has recorded whatever left"),
     (
         "AUD-08",
         "framing, uploads, protocols: one row for each request that the HTTP library answers by itself",

@@ -322,6 +322,13 @@ impl Gate {
         self.child.kill().await.unwrap();
     }
 
+    /// Starts it again on the same files, after it ended, and ends it without warning while it starts.
+    pub async fn dies_starting(&self, after: Duration) {
+        let mut child = self.plan.serve().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(after).await;
+        child.kill().await.unwrap();
+    }
+
     /// Starts it again on the same files, after it ended.
     pub async fn again(self) -> Gate {
         let secrets = self.secrets;

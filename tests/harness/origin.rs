@@ -124,6 +124,11 @@ impl Origin {
         self.log.seen.lock().unwrap().clone()
     }
 
+    /// Every request after the first `count`.
+    pub fn requests_after(&self, count: usize) -> Vec<Seen> {
+        self.log.seen.lock().unwrap()[count..].to_vec()
+    }
+
     /// The one request it saw.
     ///
     /// # Panics

@@ -33,9 +33,17 @@ pub struct Raw {
 impl Raw {
     /// Connects.
     pub async fn open(address: SocketAddr) -> Raw {
-        let stream = timeout(PATIENCE, TcpStream::connect(address)).await.unwrap().unwrap();
-        stream.set_nodelay(true).unwrap();
-        Raw::over(Box::new(stream))
+        Raw::try_open(address).await.unwrap()
+    }
+
+    /// Connects, if somebody listens.
+    ///
+    /// # Errors
+    /// Nobody does, or not in time.
+    pub async fn try_open(address: SocketAddr) -> io::Result<Raw> {
+        let stream = timeout(PATIENCE, TcpStream::connect(address)).await??;
+        stream.set_nodelay(true)?;
+        Ok(Raw::over(Box::new(stream)))
     }
 
     /// Over any stream.
