@@ -12,6 +12,7 @@ mod big;
 mod clients;
 mod commands;
 mod documentation;
+mod durability;
 mod evasion;
 mod evidence;
 mod harness;

@@ -3,14 +3,12 @@
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use sqlx::{Connection, Executor, SqliteConnection};
-use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use super::POLICY;
-use crate::harness::{Frame, Gate, Request, Row, Way, World, eventually};
+use crate::harness::{Frame, Gate, Request, Row, Way, World, eventually, inside_a_namespace};
 
 /// Nothing of what these tests send is stopped by a window.
 fn unlimited() -> String {
@@ -57,29 +55,12 @@ async fn aud_02_without_its_store_nothing_leaves() {
     world.finish().await;
 }
 
-/// Runs the test below in a mount namespace of its own, where all temporary files are on a small disk.
+/// The test below, where all temporary files are on a small disk.
 #[tokio::test]
 async fn aud_02_on_a_full_disk_nothing_leaves() {
     let disk = tempfile::TempDir::new().unwrap();
-    let namespace = |then: &str| {
-        let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--map-root-user"] };
-        let mut command = Command::new("unshare");
-        command.args(user).args(["--mount", "sh", "-c"]);
-        command.arg(format!("mount -t tmpfs -o size=8m small \"$0\" && {then}")).arg(disk.path());
-        command.kill_on_drop(true);
-        command
-    };
-    if !namespace("true").output().await.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: a small disk cannot be mounted here; a full disk was not tried");
-        return;
-    }
-    let mut inside = namespace("TMPDIR=\"$0\" exec \"$@\"");
-    inside.arg(std::env::current_exe().unwrap());
-    inside.args(["--ignored", "--nocapture", "--exact", "evasion::audit::on_a_disk_of_eight_mebibytes"]);
-    let output = tokio::time::timeout(Duration::from_secs(120), inside.output()).await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{complained}");
+    let mount = "mount -t tmpfs -o size=8m small \"$0\"";
+    inside_a_namespace(disk.path(), mount, "evasion::audit::on_a_disk_of_eight_mebibytes").await;
 }
 
 #[tokio::test]

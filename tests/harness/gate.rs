@@ -113,7 +113,21 @@ impl GateBuilder {
     }
 
     /// Starts `serve` and waits until it is ready.
+    ///
+    /// # Panics
+    /// Where it refuses.
     pub async fn start(self) -> Gate {
+        match self.try_start().await {
+            Ok(gate) => gate,
+            Err((_, refusal)) => panic!("the gateway did not get ready: {refusal:?}"),
+        }
+    }
+
+    /// Starts `serve` and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where it ends instead: these files again, and what it said.
+    pub async fn try_start(self) -> Result<Gate, (GateBuilder, Refusal)> {
         let mut child = self.serve().spawn().unwrap();
         let said = collect(child.stdout.take().unwrap());
         let complained = collect(child.stderr.take().unwrap());
@@ -129,13 +143,30 @@ impl GateBuilder {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let ready = timeout(PATIENCE, ready).await;
-        let Ok(Ok((proxy, admin))) = ready else {
-            let (said, complained) = (said.lock().unwrap(), complained.lock().unwrap());
-            panic!("the gateway did not get ready: {ready:?}\n{said}\n{complained}");
-        };
-        Gate { proxy, admin, child, said, complained, plan: self, secrets: Vec::new() }
+        match timeout(PATIENCE, ready).await {
+            Ok(Ok((proxy, admin))) => {
+                Ok(Gate { proxy, admin, child, said, complained, plan: self, secrets: Vec::new() })
+            }
+            late => {
+                // What it said last may still be on its way.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let code = late.ok().and_then(Result::err).and_then(|status| status.code());
+                let text = |text: Arc<Mutex<String>>| text.lock().unwrap().clone();
+                Err((self, Refusal { code, stdout: text(said), stderr: text(complained) }))
+            }
+        }
     }
+}
+
+/// What a gateway said that did not start.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Exit code; `None` where it did not end, or was killed.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
 }
 
 /// The address in a line such as `proxy http://127.0.0.1:4480`.
@@ -333,6 +364,14 @@ impl Gate {
     pub async fn again(self) -> Gate {
         let secrets = self.secrets;
         Gate { secrets, ..self.plan.start().await }
+    }
+
+    /// Starts it again on the same files, after it ended, whether or not it will.
+    ///
+    /// # Errors
+    /// As [`GateBuilder::try_start`].
+    pub async fn try_again(self) -> Result<Gate, (GateBuilder, Refusal)> {
+        self.plan.try_start().await
     }
 
     /// Remembers a secret that must be nowhere at the end.

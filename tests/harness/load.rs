@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::agent::{Agent, Way};
 use super::answer::Answer;
 use super::raw::Raw;
-use super::request::Request;
+use super::request::{Body, Request};
 
 /// Requests that a connection is kept for.
 const KEPT_FOR: usize = 64;
@@ -121,7 +121,9 @@ impl Client {
                 _ => self.agent.origin_form(&request),
             };
             let answer = raw.exchange(&request.method, &pieces).await;
-            let over = !answer.complete || answer.header("connection") == Some("close");
+            // Whoever is refused before their body was read finds the connection closed.
+            let refused = answer.reason().is_some() && request.body != Body::Empty;
+            let over = !answer.complete || refused || answer.header("connection") == Some("close");
             self.hear(&answer).await;
             if over || self.stop.load(Ordering::SeqCst) {
                 break;

@@ -1,0 +1,100 @@
+//! Disks that fail when they are told to, and namespaces in which disks can be mounted.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::gate::GateBuilder;
+use crate::clients::has;
+
+/// Tells a test that it runs inside a namespace of [`inside_a_namespace`].
+const INSIDE: &str = "TEST_INSIDE_A_NAMESPACE";
+
+/// Under one gateway: what it writes to its store can be made to fail, with any error of the system's.
+pub struct FailingDisk {
+    folder: TempDir,
+}
+
+impl FailingDisk {
+    /// A disk in good order; `None` where it cannot be made, which is said.
+    pub async fn new() -> Option<FailingDisk> {
+        if !cfg!(all(target_os = "linux", target_env = "gnu")) {
+            eprintln!("SKIPPED: a disk can be made to fail on Linux with glibc alone");
+            return None;
+        }
+        if !has("cc") {
+            return None;
+        }
+        let disk = FailingDisk { folder: TempDir::new().unwrap() };
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/harness/failing-disk.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(disk.library()).args([source, "-ldl"]);
+        let output = compiler.output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Some(disk)
+    }
+
+    /// Puts it under a gateway.
+    pub fn under(&self) -> impl FnOnce(GateBuilder) -> GateBuilder + 'static {
+        let (library, order) = (self.library(), self.order());
+        move |gate| {
+            gate.environment("LD_PRELOAD", library.to_str().unwrap())
+                .environment("FAILING_DISK", order.to_str().unwrap())
+        }
+    }
+
+    /// From now on nothing can be written.
+    pub fn fail(&self, error: Errno) {
+        // Whole or not at all: the gateway reads it at any moment.
+        let draft = self.folder.path().join("draft");
+        std::fs::write(&draft, error.raw_os_error().to_string()).unwrap();
+        std::fs::rename(draft, self.order()).unwrap();
+    }
+
+    /// In good order again.
+    pub fn mend(&self) {
+        std::fs::remove_file(self.order()).unwrap();
+    }
+
+    fn library(&self) -> PathBuf {
+        self.folder.path().join("failing-disk.so")
+    }
+
+    fn order(&self) -> PathBuf {
+        self.folder.path().join("order")
+    }
+}
+
+/// Runs an ignored test of this program in a mount namespace of its own, after `mounts`, commands in which `$0` is
+/// `folder`; the test's temporary files go there. Says so and does nothing where there is no such namespace to be had.
+pub async fn inside_a_namespace(folder: &Path, mounts: &str, test: &str) {
+    let namespace = |then: &str| {
+        let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--map-root-user"] };
+        let mut command = Command::new("unshare");
+        command.args(user).args(["--mount", "sh", "-c"]);
+        command.arg(format!("{mounts} && {then}")).arg(folder).env(INSIDE, "yes").kill_on_drop(true);
+        command
+    };
+    if !namespace("true").output().await.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: a disk cannot be mounted here; {test} was not tried");
+        return;
+    }
+    let mut inside = namespace("TMPDIR=\"$0\" exec \"$@\"");
+    inside.arg(std::env::current_exe().unwrap()).args(["--ignored", "--nocapture", "--exact", test]);
+    let output = tokio::time::timeout(Duration::from_secs(120), inside.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{complained}");
+}
+
+/// Whether this is such a namespace; says so where it is not.
+pub fn is_inside_a_namespace() -> bool {
+    let inside = std::env::var_os(INSIDE).is_some();
+    if !inside {
+        eprintln!("SKIPPED: nothing is mounted outside a namespace");
+    }
+    inside
+}
