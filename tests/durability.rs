@@ -375,11 +375,38 @@ fn restore(file: &Path, whole: &[u8]) {
     fs::write(file, whole).unwrap();
 }
 
-/// Pages of the live file are overwritten, the table's first among them. Bytes are put back only where SQLite has not
-/// written the page anew since: what it wrote is younger, and putting old bytes over it would lose what it holds.
 #[tokio::test]
 async fn pages_damaged_while_it_runs_lose_nothing_once_the_bytes_are_back() {
-    let mut world = World::with_policy(POLICY).start().await;
+    let mut world = damaged_and_put_back().await;
+    world.gate.kill9().await;
+    assert!(!world.gate.stderr().contains("panicked at"), "{}", world.gate.stderr());
+    world.gate = world.gate.again().await;
+    world.agent.proxy = world.gate.proxy;
+    Books::default().compare(&world).await;
+    intact(&world.gate).await;
+    assert_eq!(world.send(Way::Http1, &Request::get("allowed.test", "/after")).await.status, 200);
+    world.finish().await;
+}
+
+#[tokio::test]
+#[ignore = "not held yet: what it has in memory of the damage outlives the damage"]
+async fn once_the_bytes_are_back_it_goes_on_without_a_restart() {
+    let world = damaged_and_put_back().await;
+    eventually("the store to be used again", async || {
+        let answer = world.send(Way::Http2, &Request::get("allowed.test", "/once-mended")).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    Books::default().compare(&world).await;
+    intact(&world.gate).await;
+    world.finish().await;
+}
+
+/// A gateway under whose load pages of the live file were overwritten, the table's first among them. Bytes are put back
+/// only where SQLite has not written the page anew since: what it wrote is younger, and putting old bytes over it would
+/// lose what it holds.
+async fn damaged_and_put_back() -> World {
+    let world = World::with_policy(POLICY).start().await;
     let load = Load::start(&world.agent, CLIENTS, "damaged");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let roots = roots(&world.gate).await;
@@ -428,15 +455,7 @@ async fn pages_damaged_while_it_runs_lose_nothing_once_the_bytes_are_back() {
     other.execute("ROLLBACK").await.unwrap();
     other.close().await.unwrap();
     eprintln!("durability: {} of {pages} pages were overwritten, {put_back} put back", originals.len());
-    // What it has in memory of the damage outlives the damage.
-    world.gate.kill9().await;
-    assert!(!world.gate.stderr().contains("panicked at"), "{}", world.gate.stderr());
-    world.gate = world.gate.again().await;
-    world.agent.proxy = world.gate.proxy;
-    Books::default().compare(&world).await;
-    intact(&world.gate).await;
-    assert_eq!(world.send(Way::Http1, &Request::get("allowed.test", "/after")).await.status, 200);
-    world.finish().await;
+    world
 }
 
 #[tokio::test]
