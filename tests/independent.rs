@@ -73,17 +73,23 @@ async fn both_verifiers_name_the_same_record() {
         format!("UPDATE records SET class = 'model' WHERE seq = {decision}"),
         format!("UPDATE records SET host = 'other.test' WHERE seq = {decision}"),
         format!("UPDATE records SET domain = NULL WHERE seq = {decision}"),
+        format!("UPDATE records SET host = 'other.test' WHERE seq = {outcome}"),
+        format!("UPDATE records SET agent = 'other' WHERE seq = {event}"),
+        format!("UPDATE records SET bytes = 1 WHERE seq = {decision}"),
         format!("UPDATE records SET findings = 1 WHERE seq = {decision}"),
         format!("UPDATE records SET bytes = bytes + 1 WHERE seq = {outcome}"),
         format!("UPDATE records SET action = 'ask' WHERE seq = {decision}"),
         format!("UPDATE records SET reason = 'secret_found' WHERE seq = {decision}"),
         format!("UPDATE records SET decision = NULL WHERE seq = {outcome}"),
         format!("UPDATE records SET decision = {event} WHERE seq = {outcome}"),
+        format!("UPDATE records SET decision = 1000 WHERE seq = {outcome}"),
         "DELETE FROM records WHERE seq = 1".to_owned(),
         format!("DELETE FROM records WHERE seq = {outcome}"),
         format!("DELETE FROM records WHERE seq = {last}"),
         format!("UPDATE records SET seq = seq + 1 WHERE seq = {last}"),
         "DELETE FROM records".to_owned(),
+        "INSERT INTO meta VALUES ('pruned', '{}')".to_owned(),
+        format!("INSERT INTO meta VALUES ('pruned', '{}')", stub_of_nobody(2)),
         "DELETE FROM found".to_owned(),
         format!("INSERT INTO found VALUES (7, {decision})"),
         "UPDATE agents SET owner = 'eve'".to_owned(),
@@ -107,6 +113,14 @@ async fn both_verifiers_name_the_same_record() {
             assert_eq!(told(&ours).1, told(&theirs).1, "{touch}");
         }
     }
+}
+
+/// What would stand for the first records, if somebody had signed it.
+fn stub_of_nobody(through: u64) -> String {
+    let (hash, signature) = ("00".repeat(32), "00".repeat(64));
+    format!(
+        r#"{{"hash":"{hash}","key":"{EXAMPLE_KEY}","records":{through},"signature":"{signature}","through":{through},"time":1}}"#
+    )
 }
 
 /// A change to the lines of an export, in words, and what it leaves of them.

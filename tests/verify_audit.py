@@ -41,7 +41,7 @@ def main(arguments):
         noted = Noted(options.checkpoints, keys)
         report = verify(options.file, keys, noted)
     except (Unreadable, OSError, sqlite3.Error) as error:
-        print(f"cannot verify: {error}", file=sys.stderr)
+        print(f"cannot verify `{options.file}`: {error}", file=sys.stderr)
         return 1
     print(json.dumps(report, separators=(",", ":")) if options.json else words(report, keys, noted))
     return 0 if report["intact"] else 3
@@ -59,12 +59,8 @@ def verify(file, keys, noted):
         else:
             with open(file, "rb") as lines:
                 verify_export(lines, chain)
-        noted.must_not_be_beyond(chain.seq)
     except Bad as bad:
         first_bad = bad
-    # A checkpoint that nobody signed is wrong where it stands, unless something before it is.
-    if noted.unsigned and (first_bad is None or noted.unsigned.seq < first_bad.seq):
-        first_bad = noted.unsigned
     return {
         "intact": first_bad is None,
         "records": chain.records,
@@ -273,10 +269,8 @@ def verify_export(lines, chain):
             end_export(anchor_of(last), chain)
             if next(lines, None) is not None:
                 raise Bad(chain.seq, "something follows on the last line")
-            return
+            return chain.noted.end(chain.seq)
         found = RECORD_LINE.fullmatch(text)
-        if not found and not line.endswith(b"\n"):
-            break
         if not found:
             raise Bad(chain.seq + 1, "the line in its place is no line of an export")
         chain.feed(int(found["seq"]), found["kind"], found["record"], found["hash"], found["previous"])
@@ -338,18 +332,18 @@ def is_database(file):
 def open_database(file):
     """Opens it for reading only. A gateway may be writing meanwhile: all is read as it stands at one moment."""
     path = urllib.parse.quote(os.path.abspath(file))
-    log = file + "-wal"
+    # Without a log nobody has it open, and nothing need be written beside it, such as on a medium that is read-only.
+    how = "mode=ro" if os.path.exists(file + "-wal") else "immutable=1"
+    database = sqlite3.connect(f"file:{path}?{how}", uri=True, isolation_level=None)
     try:
-        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
-        database.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        # Where nothing can be written SQLite cannot share a log; a copy without a log needs none.
-        if os.path.exists(log) and os.path.getsize(log) > 0:
-            raise
-        database = sqlite3.connect(f"file:{path}?immutable=1", uri=True, isolation_level=None)
+        database.execute("BEGIN")
+        database.execute("SELECT 1 FROM records, meta").fetchone()
+    except sqlite3.OperationalError as error:
+        if how == "mode=ro":
+            raise Unreadable(f"{error}; if nothing can be written beside it, copy it and `{file}-wal` elsewhere")
+        raise
     database.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
     database.row_factory = sqlite3.Row
-    database.execute("BEGIN")
     return database
 
 
@@ -368,6 +362,7 @@ def verify_store(database, chain):
     mark = meta(database, "mark")
     if isinstance(mark, dict) and type(mark.get("seq")) is int and mark["seq"] > chain.seq:
         raise Bad(chain.seq, f"the chain ends here, but record {mark['seq']} had been written")
+    chain.noted.end(chain.seq)
     for seq, decision in open_decisions.items():
         # No outcome came that could have changed the last word.
         if decision["columns"] != (decision["action"], decision["reason"]):
@@ -527,35 +522,41 @@ class Noted:
     """Checkpoints kept where whoever can change the store cannot change them."""
 
     def __init__(self, file, keys):
-        self.by_seq, self.count, self.compared, self.last, self.unsigned = {}, 0, 0, 0, None
+        self.keys, self.anchors, self.count, self.compared = keys, {}, 0, 0
         if file is None:
             return
-        with open(file, encoding="ascii", errors="replace") as lines:
+        with open(file, "rb") as lines:
             for number, line in enumerate(lines, 1):
-                match = re.fullmatch(ANCHOR, line.rstrip("\n"))
+                if not line.endswith(b"\n"):
+                    break  # what a gateway that died had begun to write
+                match = re.fullmatch(ANCHOR, text_of(line))
                 if not match:
                     raise Unreadable(f"line {number} of `{file}` is no checkpoint")
-                self.add(anchor_of(match), keys)
-
-    def add(self, anchor, keys):
-        seq = anchor["through"]
-        self.count += 1
-        problem = keys.disbelieve(anchor, "checkpoint")
-        if not problem:
-            self.by_seq.setdefault(seq, set()).add(anchor["hash"])
-            self.last = max(self.last, seq)
-        elif self.unsigned is None or seq < self.unsigned.seq:
-            self.unsigned = Bad(seq, f"a checkpoint kept elsewhere is not believed: {problem}")
+                anchor = anchor_of(match)
+                self.anchors.setdefault(anchor["through"], []).append(anchor)
+                self.count += 1
 
     def compare(self, seq, hash):
-        hashes = self.by_seq.get(seq)
-        if hashes and hashes != {hash}:
-            raise Bad(seq, "its hash is not the one in a checkpoint kept elsewhere")
-        self.compared += bool(hashes)
+        """Holds the chain's hash of a record against what was noted of it."""
+        for anchor in self.anchors.pop(seq, []):
+            self.believe(anchor, seq)
+            if anchor["hash"] != hash:
+                raise Bad(seq, "its hash is not the one in a checkpoint kept elsewhere")
+            self.compared += 1
 
-    def must_not_be_beyond(self, seq):
-        if self.last > seq:
-            raise Bad(seq, f"the chain ends here, but a checkpoint kept elsewhere speaks of record {self.last}")
+    def end(self, seq):
+        """What was noted of records after the last one. What speaks of pruned ones cannot be compared any more."""
+        beyond = [anchor for anchors in self.anchors.values() for anchor in anchors if anchor["through"] > seq]
+        for anchor in beyond:
+            self.believe(anchor, seq)
+        if beyond:
+            last = max(anchor["through"] for anchor in beyond)
+            raise Bad(seq, f"the chain ends here, but a checkpoint kept elsewhere speaks of record {last}")
+
+    def believe(self, anchor, seq):
+        problem = self.keys.disbelieve(anchor, "checkpoint")
+        if problem:
+            raise Bad(seq, f"a checkpoint kept elsewhere is not believed: {problem}")
 
 
 # Ed25519 (RFC 8032), verification only. Points are (X, Y, Z, T) with x = X/Z, y = Y/Z and xy = T/Z.
@@ -847,7 +848,7 @@ def test_exports(expect):
         expect(sentence, first_bad_of(written(lines)), seq)
     expect("lines that end otherwise", first_bad_of(written(whole, "\r\n")), 0)
     expect("no line feed at the end", first_bad_of(written(["\n".join(whole)], "")), None)
-    expect("the end cut off within a line", first_bad_of(written(["\n".join(whole)[:-800]], "")), 6)
+    expect("the end cut off within a line", first_bad_of(written(["\n".join(whole)[:-800]], "")), 7)
     expect("the key that was trusted", first_bad_of(written(whole), [other, key]), None)
     expect("another key", first_bad_of(written(whole), [other]), 1)
     for sentence, noted, seq in [
@@ -855,6 +856,8 @@ def test_exports(expect):
         ("a checkpoint of another chain", [test_anchor("checkpoint", 3, hash[2])], 3),
         ("a checkpoint beyond the end", [test_anchor("checkpoint", 9, hash[3])], 7),
         ("an end passed off as a checkpoint", [test_anchor("export-end", 3, hash[3])], 3),
+        ("a checkpoint beyond the end that is none", [test_anchor("export-end", 9, hash[3])], 7),
+        ("two checkpoints that contradict", [test_anchor("checkpoint", 3, hash[place]) for place in (3, 2)], 3),
     ]:
         expect(sentence, first_bad_of(written(whole), [key], noted), seq)
     forged = [list(row) for row in rows]
