@@ -84,7 +84,6 @@ async fn while_the_disk_fails_nothing_leaves() {
 }
 
 #[tokio::test]
-#[ignore = "not held yet: a transaction that SQLite rolled back by itself leaves the connection unusable"]
 async fn once_the_disk_is_mended_it_goes_on_without_a_restart() {
     let Some(disk) = FailingDisk::new().await else { return };
     for (error, words) in FAILURES {
@@ -100,7 +99,6 @@ async fn once_the_disk_is_mended_it_goes_on_without_a_restart() {
 
 /// `/readyz` says what `docs/running.md` promises of it.
 #[tokio::test]
-#[ignore = "not held yet: /readyz looks whether the store can be read, not whether it can be written"]
 async fn while_nothing_can_be_recorded_the_gateway_is_not_ready() {
     let world = World::with_policy(POLICY).start().await;
     let mut other = database(&world.gate).await;
@@ -262,7 +260,6 @@ async fn a_damaged_page_is_told_and_nothing_leaves_without_a_record() {
 }
 
 #[tokio::test]
-#[ignore = "not held yet: where a query meets the damage the file is not named, and it is never said what to do"]
 async fn a_gateway_that_a_damaged_store_stops_names_the_file_and_what_to_do() {
     let (mut world, damages) = damageable().await;
     let file = world.gate.data().join("outgate.db");
@@ -389,7 +386,6 @@ async fn pages_damaged_while_it_runs_lose_nothing_once_the_bytes_are_back() {
 }
 
 #[tokio::test]
-#[ignore = "not held yet: what it has in memory of the damage outlives the damage"]
 async fn once_the_bytes_are_back_it_goes_on_without_a_restart() {
     let world = damaged_and_put_back().await;
     eventually("the store to be used again", async || {

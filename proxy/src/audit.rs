@@ -9,8 +9,8 @@ mod checkpoints;
 mod prune;
 mod task;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use policy::record::{Decision, Event, Happening, Outcome};
 use policy::redact::Redacted;
@@ -53,6 +53,19 @@ pub struct Counters {
     pub failures: AtomicU64,
     /// Decisions and events that wait for the writer now.
     pub queue_depth: AtomicUsize,
+    /// Why nothing can be recorded now; `None` while it can.
+    pub problem: Mutex<Option<String>>,
+}
+
+impl Counters {
+    /// Why nothing can be recorded now; `None` while it can.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_problem(&self, problem: Option<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
 }
 
 /// Writes records. Cheap to clone; all clones feed one writer.

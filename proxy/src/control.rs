@@ -50,6 +50,7 @@ impl admin::Control for Control {
             if let Err(error) = self.gateway.store.last_seq().await {
                 reasons.push(error.to_string());
             }
+            reasons.extend(self.gateway.recorder.counters().problem());
             reasons
         }
         .boxed()

@@ -28,7 +28,7 @@ use crate::policies::{self, Fingerprint, LoadError};
 use crate::resolve::Resolver;
 use crate::running::{Claim, Running};
 use crate::signing::Signer;
-use crate::store::{Change, Opened, Store, StoreOptions};
+use crate::store::{Change, FILE_NAME, Opened, Store, StoreOptions};
 use crate::tls::{self, Authority, Mint, UpstreamTls};
 use crate::upkeep::{self, Upkeep};
 use crate::webhook::Webhook;
@@ -78,7 +78,8 @@ pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Run
         token: AdminToken::open(&gateway.config.data_dir)?,
         header_timeout: gateway.config.limits.header_timeout,
     });
-    record_start(&gateway).await?;
+    let store_file = gateway.config.data_dir.join(FILE_NAME);
+    record_start(&gateway).await.map_err(|error| anyhow::anyhow!("`{}`: {error}", store_file.display()))?;
     for listener in listeners {
         tokio::spawn(accept::run(Arc::clone(&gateway), listener));
     }
@@ -120,8 +121,12 @@ async fn build(
     }
     let upstream = UpstreamTls::new(&config.upstream.ca_files)?;
     let recorder = Recorder::signing(writer, checkpoints(&config, &metrics, &upstream)?);
-    let identities = Identities::load(&store, &recorder, config.identity).await?;
-    let ledger = rebuild_windows(&store, loaded.rules.window_seconds()).await?;
+    let file = config.data_dir.join(FILE_NAME);
+    let unreadable = |error: &dyn std::fmt::Display| anyhow::anyhow!("`{}`: {error}", file.display());
+    let identities = Identities::load(&store, &recorder, config.identity).await;
+    let identities = identities.map_err(|error| unreadable(&error))?;
+    let ledger = rebuild_windows(&store, loaded.rules.window_seconds()).await;
+    let ledger = ledger.map_err(|error| unreadable(&error))?;
     let (listeners, admin) = bind(&config, options.until_idle).await?;
     let dialer = dialer(&config, &metrics, listeners.iter().chain([&admin]))?;
     let places = places(config.limits.connections);

@@ -121,10 +121,17 @@ pub enum StoreError {
     },
     /// A query failed.
     #[error("cannot read the store: {}", database_words(.0))]
-    Read(#[from] sqlx::Error),
+    Read(sqlx::Error),
     /// A row is not what the program writes.
     #[error("cannot read the store: {0}")]
     Row(BadRecord),
+}
+
+// Not by an attribute: the database's words are in the message, and would be told again as its source.
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> StoreError {
+        StoreError::Read(error)
+    }
 }
 
 impl Store {
@@ -208,9 +215,14 @@ async fn set_meta(connection: &mut SqliteConnection, name: &str, value: &str) ->
     Ok(())
 }
 
-/// What the database says, without the library's words around it.
+/// What the database says, without the library's words around it, and what can be done about it.
 fn database_words(error: &sqlx::Error) -> String {
+    /// What SQLite says of a file that is damaged or no database (<https://sqlite.org/rescode.html>).
+    const DAMAGED: [&str; 2] = ["11", "26"];
     match error {
+        sqlx::Error::Database(error) if error.code().is_some_and(|code| DAMAGED.contains(&&*code)) => {
+            format!("{}; put back a copy of it, or move it away to begin a new one", error.message())
+        }
         sqlx::Error::Database(error) => error.message().to_owned(),
         other => other.to_string(),
     }

@@ -107,7 +107,7 @@ impl Task {
 
     /// How long the task may wait for messages before it has something to do of its own.
     fn wait(&self) -> Option<Duration> {
-        let retry = (!self.kept.is_empty() || self.doubtful.is_some()).then_some(RETRY);
+        let retry = (!self.kept.is_empty() || self.doubtful.is_some() || self.failing).then_some(RETRY);
         let checkpoint = self.checkpoints.as_ref().and_then(Checkpoints::wait);
         let pruning = self.pruning.as_ref().filter(|_| !self.failing).map(Pruning::wait);
         [retry, checkpoint, pruning].into_iter().flatten().min()
@@ -152,6 +152,10 @@ impl Task {
             batch.push(Entry::checkpoint(signer), None);
         }
         if batch.entries.is_empty() {
+            // Whoever waits for `/readyz` sends nothing that would show that the store takes records again.
+            if self.failing && self.writer.mark().await.is_ok() {
+                self.recovered();
+            }
             return;
         }
         match self.commit(&mut batch).await {
@@ -173,6 +177,8 @@ impl Task {
             PATIENCE.as_secs()
         );
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        let slow = format!("the store takes longer than {} s to commit", PATIENCE.as_secs());
+        self.counters.set_problem(Some(slow));
         batch.askers.iter_mut().flatten().for_each(Asker::refuse);
         let mut meanwhile = Vec::new();
         let result = loop {
@@ -197,11 +203,16 @@ impl Task {
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.records.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
         self.signed(batch.entries.len() as u64);
-        if std::mem::take(&mut self.failing) {
-            tracing::info!("the store takes records again");
-        }
+        self.recovered();
         for mut asker in batch.askers.into_iter().flatten() {
             asker.answer(Ok(()));
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.counters.set_problem(None);
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("the store takes records again");
         }
     }
 
@@ -268,6 +279,7 @@ impl Task {
     /// Refuses everybody who waits, also those who came meanwhile: they would wait as long, for the same.
     fn failed(&mut self, batch: Batch, error: &CommitError) {
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        self.counters.set_problem(Some(error.to_string()));
         if !std::mem::replace(&mut self.failing, true) {
             tracing::error!(%error, "records cannot be written; requests are refused until they can");
         }

@@ -19,7 +19,13 @@ fn agent(name: &str) -> AgentName {
 }
 
 fn counters() -> Counters {
-    Counters { commits: 3.into(), records: 9.into(), failures: 1.into(), queue_depth: 5.into() }
+    Counters {
+        commits: 3.into(),
+        records: 9.into(),
+        failures: 1.into(),
+        queue_depth: 5.into(),
+        ..Counters::default()
+    }
 }
 
 /// The value of one sample line, by everything before the value.

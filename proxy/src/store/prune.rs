@@ -157,6 +157,20 @@ impl Writer {
         records: u64,
         signer: &Signer,
     ) -> Result<bool, CommitError> {
+        let step = self.drop_oldest(through, records, signer).await;
+        if step.is_err() {
+            // Where this fails, too, the next commit does, and is settled.
+            let _ = self.renew().await;
+        }
+        step
+    }
+
+    async fn drop_oldest(
+        &mut self,
+        through: u64,
+        records: u64,
+        signer: &Signer,
+    ) -> Result<bool, CommitError> {
         let first = self.first().await?.unwrap_or(u64::MAX);
         if first > through {
             return self.shrink().await;

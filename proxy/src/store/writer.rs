@@ -207,6 +207,10 @@ impl Writer {
     /// A store that cannot be read now either.
     pub async fn settle(&mut self) -> Result<Settled, CommitError> {
         let Some(plan) = self.unsure.take() else { return Ok(Settled::Nothing) };
+        if let Err(error) = self.renew().await {
+            self.unsure = Some(plan);
+            return Err(error);
+        }
         let last = plan.head.map(|head| head.hash);
         match self.rows_after_head().await {
             Ok(rows)
@@ -422,6 +426,17 @@ impl Writer {
             .bind(i64::try_from(self.head.seq).unwrap_or(i64::MAX))
             .fetch_all(&mut self.connection)
             .await
+    }
+
+    /// A new connection after a failure. After some errors SQLite rolls back by itself
+    /// (<https://sqlite.org/lang_transaction.html>), which sqlx does not notice: it would take every later transaction
+    /// for one within another and refuse it. A page that was read broken would stay in memory as well.
+    pub(super) async fn renew(&mut self) -> Result<(), CommitError> {
+        // Of files that were moved or replaced the next commit takes care, which looks at what is in them.
+        if self.files.are_there() {
+            self.connection = sqlite::connect_writer(self.files.path(), self.durability).await?;
+        }
+        Ok(())
     }
 
     /// Opens the file that is at the path now, and goes on with it if it holds the whole chain.
