@@ -201,6 +201,26 @@ impl Verifier {
     /// What is wrong with it. Nothing after a wrong record can be trusted to have an order.
     pub fn feed(&mut self, found: Found<'_>) -> Result<Record, BadRecord> {
         let bad = |problem| BadRecord { seq: found.seq, problem };
+        let head = self.follows(&found)?;
+        let record = Record::parse(found.canonical).map_err(|_| bad(Problem::Unreadable))?;
+        if record.kind() != found.kind {
+            return Err(bad(Problem::Misfiled));
+        }
+        self.head = head;
+        Ok(record)
+    }
+
+    /// Takes the next record without reading it. For who has seen for themselves that it is one, and of its kind.
+    ///
+    /// # Errors
+    /// A number or hash that does not follow.
+    pub fn link(&mut self, found: &Found<'_>) -> Result<(), BadRecord> {
+        self.head = self.follows(found)?;
+        Ok(())
+    }
+
+    fn follows(&self, found: &Found<'_>) -> Result<Head, BadRecord> {
+        let bad = |problem| BadRecord { seq: found.seq, problem };
         let expected = self.head.seq + 1;
         if found.seq > expected {
             return Err(bad(Problem::Missing { expected }));
@@ -212,12 +232,7 @@ impl Verifier {
         if Hash::from_bytes(found.hash) != Some(head.hash) {
             return Err(bad(Problem::Altered));
         }
-        let record = Record::parse(found.canonical).map_err(|_| bad(Problem::Unreadable))?;
-        if record.kind() != found.kind {
-            return Err(bad(Problem::Misfiled));
-        }
-        self.head = head;
-        Ok(record)
+        Ok(head)
     }
 
     /// Ends the check against the last record that was noted elsewhere: a chain alone does not show that its end

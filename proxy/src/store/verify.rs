@@ -1,5 +1,7 @@
 //! The whole store, checked: every record against the one before it, every column and table against the records.
 
+mod glance;
+
 use std::collections::HashMap;
 
 use policy::anchor::Purpose;
@@ -11,6 +13,7 @@ use sqlx::sqlite::SqliteRow;
 use tokio::sync::mpsc;
 use ulid::Ulid;
 
+use self::glance::{Odd, Page};
 use super::identities::IdentityLog;
 use super::query::unsigned;
 use super::recover::marked_seq;
@@ -52,8 +55,16 @@ impl Store {
             Err(bad) => return Ok(Report::bad_from_the_start(&bad)),
         };
         loop {
-            let (walked, bad) = self.walk(check, &mut progress).await?;
+            let (walked, odd) = self.walk(check, &mut progress).await?;
             check = walked;
+            let bad = match odd {
+                None => None,
+                Some(Odd::Bad(bad)) => Some(bad),
+                Some(Odd::Look) => match self.look(&mut check).await? {
+                    None => continue,
+                    bad => bad,
+                },
+            };
             let unconfirmed = self.unconfirmed(&check).await?;
             let bad = match bad {
                 Some(bad) => Some(bad),
@@ -70,34 +81,32 @@ impl Store {
         }
     }
 
-    /// Reads on to the end of the records, and checks them on the way.
+    /// Reads on to the end of the records, and checks them on the way, as far as nothing is odd.
     async fn walk(
         &self,
         mut check: Check,
         progress: &mut impl FnMut(u64),
-    ) -> Result<(Check, Option<BadRecord>), StoreError> {
+    ) -> Result<(Check, Option<Odd>), StoreError> {
         let mut after = check.walk.head().seq;
-        let (pages, mut read) = mpsc::channel::<Vec<SqliteRow>>(AHEAD);
+        let (pages, mut read) = mpsc::channel::<Page>(AHEAD);
         let (checked, mut counts) = mpsc::unbounded_channel();
         // Reading and checking take about as long, so each has a thread.
         let checking = tokio::task::spawn_blocking(move || {
-            let mut bad = None;
-            while let Some(rows) = read.blocking_recv() {
-                if let Err(found) = check.rows(&rows)? {
-                    bad = Some(found);
+            let mut odd = None;
+            while let Some(page) = read.blocking_recv() {
+                odd = check.page(&page).err();
+                if odd.is_some() {
                     break;
                 }
                 // Nobody listens once the reading has failed.
                 let _ = checked.send(check.walk.records());
             }
-            Ok::<_, StoreError>((check, bad))
+            (check, odd)
         });
-        loop {
-            let rows = self.page(after).await?;
-            let Some(last) = rows.last() else { break };
-            after = unsigned(last, "seq")?.max(after + 1);
-            // The check ends early where something is wrong.
-            if pages.send(rows).await.is_err() {
+        while let Some(page) = self.glance(after).await? {
+            after = page.last.max(after + 1);
+            // The check ends early where something is odd.
+            if pages.send(page).await.is_err() {
                 break;
             }
             while let Ok(count) = counts.try_recv() {
@@ -105,8 +114,16 @@ impl Store {
             }
         }
         drop(pages);
-        let joined = checking.await.map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
-        joined.map(|(check, bad)| (Check { read: after, ..check }, bad))
+        let (mut check, odd) =
+            checking.await.map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
+        check.read = after;
+        Ok((check, odd))
+    }
+
+    /// Reads on row by row, where a glance did not do.
+    async fn look(&self, check: &mut Check) -> Result<Option<BadRecord>, StoreError> {
+        let rows = self.page(check.walk.head().seq).await?;
+        Ok(check.rows(&rows)?.err())
     }
 
     /// Where the records begin: at the beginning of the chain, or after what the signed stub stands for.
@@ -212,8 +229,8 @@ struct Open {
     action: Action,
     reason: Reason,
     findings: i64,
-    /// What the columns say was done in the end.
-    last: (String, String),
+    /// What the columns say was done in the end, where that is not what was decided.
+    last: Option<(String, String)>,
 }
 
 /// A decision whose columns said another last word than its outcome does.
@@ -292,6 +309,7 @@ impl Check {
     ) -> Result<Option<&'static str>, StoreError> {
         let findings = findings::bits(&decision.findings);
         self.count(findings, seq);
+        let last: (&str, &str) = (row.try_get("action")?, row.try_get("reason")?);
         self.open.insert(
             seq,
             Open {
@@ -299,7 +317,8 @@ impl Check {
                 action: decision.action,
                 reason: decision.reason,
                 findings,
-                last: (row.try_get("action")?, row.try_get("reason")?),
+                last: (last != (decision.action.as_str(), decision.reason.as_str()))
+                    .then(|| (last.0.to_owned(), last.1.to_owned())),
             },
         );
         let host = decision.host.as_ref().map(|host| host.as_str());
@@ -326,10 +345,7 @@ impl Check {
         let names_another = match (decision, decision.and_then(|seq| self.open.remove(&seq))) {
             (Some(seq), Some(open)) => {
                 self.count(findings & !open.findings, seq);
-                let last = (outcome.action.as_str(), outcome.reason.as_str());
-                if (open.last.0.as_str(), open.last.1.as_str()) != last && self.doubts.len() < DOUBTS {
-                    self.doubts.push(Doubt { seq, action: outcome.action, reason: outcome.reason });
-                }
+                self.last_word(seq, &open, outcome.action, outcome.reason);
                 open.id != outcome.decision
             }
             // Of a decision that was pruned nothing is left to compare with.
@@ -348,11 +364,17 @@ impl Check {
 
     /// A decision without outcome, whose columns say something else than it does.
     fn left_over(&self) -> Option<BadRecord> {
-        let says_else = |open: &Open| {
-            (open.last.0.as_str(), open.last.1.as_str()) != (open.action.as_str(), open.reason.as_str())
-        };
-        let seq = self.open.iter().filter(|(_, open)| says_else(open)).map(|(seq, _)| *seq).min()?;
+        let seq = self.open.iter().filter(|(_, open)| open.last.is_some()).map(|(seq, _)| *seq).min()?;
         Some(BadRecord { seq, problem: Problem::Column("action") })
+    }
+
+    /// Holds the columns of a decision against the last word of its outcome.
+    fn last_word(&mut self, seq: u64, open: &Open, action: Action, reason: Reason) {
+        let own = || (open.action.as_str(), open.reason.as_str());
+        let said = open.last.as_ref().map_or_else(own, |(action, reason)| (action, reason));
+        if said != (action.as_str(), reason.as_str()) && self.doubts.len() < DOUBTS {
+            self.doubts.push(Doubt { seq, action, reason });
+        }
     }
 
     fn count(&mut self, findings: i64, seq: u64) {
