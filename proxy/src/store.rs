@@ -10,6 +10,7 @@ mod file;
 mod findings;
 mod hosts;
 mod identities;
+mod log;
 pub mod prune;
 pub mod query;
 pub mod raw;
@@ -145,6 +146,8 @@ impl Store {
         file::make_private(&path).map_err(|error| StoreError::File { path: path.clone(), error })?;
         let (store, mut writer) = sqlite::open(&options.data_dir, options.durability).await?;
         let interrupted = writer.recover(&path).await?;
+        let unkept = |error| StoreError::Open { path: path.clone(), error };
+        writer.keep_log().await.map_err(unkept)?;
         Ok(Opened { store, writer, interrupted })
     }
 

@@ -185,6 +185,7 @@ impl Writer {
             .await?;
         stub.write(&mut transaction).await?;
         transaction.commit().await?;
+        self.dropped(last + 1 - first);
         Ok(false)
     }
 

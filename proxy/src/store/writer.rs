@@ -21,6 +21,7 @@ use ulid::Ulid;
 
 use super::entry::{Body, Entry, OutcomeColumns, PlannedChange, Text};
 use super::file::OpenFiles;
+use super::log::LogKeeper;
 use super::recover::Mark;
 use super::row::{Columns, LARGEST_INSERT, Row, insert, number};
 use super::{Sqlite, database_words, prune, sqlite};
@@ -43,6 +44,8 @@ pub struct Writer {
     durability: Durability,
     files: OpenFiles,
     shared: Arc<Sqlite>,
+    /// Carries the log into the database; without it the writer does so itself.
+    log: Option<LogKeeper>,
     /// What a commit that failed would have appended; whether it was is found out before the next.
     unsure: Option<Plan>,
     /// Checkpoints that were committed and not yet asked for.
@@ -138,6 +141,7 @@ impl Writer {
             durability,
             files: OpenFiles::look(path),
             shared,
+            log: None,
             unsure: None,
             anchors: Vec::new(),
             models: HashMap::new(),
@@ -147,6 +151,20 @@ impl Writer {
             #[cfg(test)]
             lie: false,
         }
+    }
+
+    /// Dropping records makes the log grow as well.
+    pub(super) fn dropped(&self, records: u64) {
+        if let Some(log) = &self.log {
+            log.wrote(usize::try_from(records).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Leaves it to a task of its own to carry the log into the database.
+    pub(super) async fn keep_log(&mut self) -> Result<(), sqlx::Error> {
+        leave_log_alone(&mut self.connection).await?;
+        self.log = Some(LogKeeper::start(self.files.path()));
+        Ok(())
     }
 
     /// The last record.
@@ -241,6 +259,9 @@ impl Writer {
 
     /// Closes the connection, which lets SQLite tidy its files.
     pub async fn close(self) {
+        if let Some(log) = self.log {
+            log.close().await;
+        }
         self.shared.readers.load().close().await;
         if let Err(error) = self.connection.close().await {
             tracing::warn!(%error, "the store did not close cleanly");
@@ -342,6 +363,9 @@ impl Writer {
     }
 
     fn adopt(&mut self, plan: Plan) {
+        if let Some(log) = &self.log {
+            log.wrote(plan.rows.len());
+        }
         self.head = plan.head.unwrap_or(self.head);
         self.open.extend(plan.opened);
         for decision in &plan.closed {
@@ -434,7 +458,8 @@ impl Writer {
     pub(super) async fn renew(&mut self) -> Result<(), CommitError> {
         // Of files that were moved or replaced the next commit takes care, which looks at what is in them.
         if self.files.are_there() {
-            self.connection = sqlite::connect_writer(self.files.path(), self.durability).await?;
+            let connection = sqlite::connect_writer(self.files.path(), self.durability).await?;
+            self.take(connection).await?;
         }
         Ok(())
     }
@@ -453,8 +478,16 @@ impl Writer {
             return Err(CommitError::Gone(path));
         }
         self.shared.readers.store(Arc::new(sqlite::readers(&path)));
-        self.connection = connection;
+        self.take(connection).await?;
         self.files = OpenFiles::look(&path);
+        Ok(())
+    }
+
+    async fn take(&mut self, mut connection: SqliteConnection) -> Result<(), sqlx::Error> {
+        if self.log.is_some() {
+            leave_log_alone(&mut connection).await?;
+        }
+        self.connection = connection;
         Ok(())
     }
 
@@ -462,6 +495,11 @@ impl Writer {
     pub(super) fn look_at_files(&mut self) {
         self.files = OpenFiles::look(self.files.path());
     }
+}
+
+async fn leave_log_alone(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("PRAGMA wal_autocheckpoint = 0").execute(connection).await?;
+    Ok(())
 }
 
 async fn set_last_word(
