@@ -14,5 +14,7 @@ if ((free < needed)); then
     echo "$records records take up to $needed GiB; there are $free GiB in ${TMPDIR:-/tmp}; set TMPDIR to where there is room" >&2
     exit 1
 fi
-OUTGATE_SCALE_RECORDS=$records cargo test --release --locked -p outgate --test integration -- scale:: --nocapture |&
+cargo build --release --locked -p outgate
+export OUTGATE_SCALE_RECORDS=$records OUTGATE_TEST_PROGRAM=$PWD/target/release/outgate
+cargo test --locked -p outgate --test integration -- scale:: --nocapture |&
     grep -E 'MEASURED|panicked|took|test result|error'

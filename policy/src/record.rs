@@ -294,6 +294,26 @@ pub struct DecisionGlance<'a> {
     pub time: i64,
 }
 
+impl<'a> DecisionGlance<'a> {
+    /// Reads it from canonical text.
+    ///
+    /// # Errors
+    /// What is not a decision, in serde's words.
+    pub fn read(canonical: &'a str) -> Result<DecisionGlance<'a>, serde_json::Error> {
+        serde_json::from_str(canonical)
+    }
+}
+
+impl<'a> OutcomeGlance<'a> {
+    /// Reads it from canonical text.
+    ///
+    /// # Errors
+    /// What is not an outcome, in serde's words.
+    pub fn read(canonical: &'a str) -> Result<OutcomeGlance<'a>, serde_json::Error> {
+        serde_json::from_str(canonical)
+    }
+}
+
 /// As [`DecisionGlance`], of an outcome.
 #[derive(Debug, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of `Outcome`")]

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::{Desk, has, starter};
-use crate::harness::{Asked, End, NameReply, Reply, Request, Way, World, secrets};
+use crate::harness::{Asked, End, NameReply, Reply, Request, Way, World, eventually, secrets};
 
 /// Answers by running `git http-backend` as a web server would (RFC 3875).
 async fn backend(root: PathBuf, asked: Asked) -> Reply {
@@ -179,6 +179,10 @@ async fn a_token_of_the_forge_is_refused_anywhere_else() {
         }
     }
     // What stands before the token may be on its way when it is found; of the token nothing is.
+    eventually("the origin to have seen their ends", async || {
+        world.origin.requests().iter().all(|seen| seen.end != End::Reading).then_some(())
+    })
+    .await;
     for seen in &world.origin.requests()[1..] {
         assert_eq!((&seen.method[..], seen.end), ("POST", End::Aborted), "{seen:#?}");
     }

@@ -36,9 +36,14 @@ pub struct GateBuilder {
     environment: Vec<(String, String)>,
 }
 
+/// The program: the one that was built with these tests, or another that is to be measured by them.
+fn program() -> String {
+    std::env::var("OUTGATE_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_outgate").to_owned())
+}
+
 /// The program, with an environment in which nothing of ours or of a proxy's is set.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outgate"));
+    let mut command = Command::new(program());
     for (name, _) in std::env::vars() {
         let lower = name.to_ascii_lowercase();
         if lower.starts_with("outgate_") || lower.ends_with("_proxy") || lower.starts_with("ssl_cert") {

@@ -33,12 +33,18 @@ impl Pruning {
         self.next.saturating_duration_since(Instant::now())
     }
 
-    /// Drops some records; `true` once all are gone.
-    pub(super) async fn step(&mut self, writer: &mut Writer, signer: &Signer) -> Result<bool, CommitError> {
+    /// Drops some records; `true` once all are gone. `busy` says whether anything else was written since the last step.
+    pub(super) async fn step(
+        &mut self,
+        writer: &mut Writer,
+        signer: &Signer,
+        busy: bool,
+    ) -> Result<bool, CommitError> {
         let began = Instant::now();
         let step = writer.prune_step(self.through, self.step, signer).await;
         let took = began.elapsed();
-        self.next = Instant::now() + if step.is_ok() { PAUSE } else { RETRY };
+        let pause = if busy { PAUSE } else { Duration::ZERO };
+        self.next = Instant::now() + if step.is_ok() { pause } else { RETRY };
         self.step = next_size(self.step, took);
         step
     }

@@ -64,6 +64,8 @@ pub(super) struct Task {
     signer: Option<Arc<Signer>>,
     checkpoints: Option<Checkpoints>,
     pruning: Option<Pruning>,
+    /// Something was written since the last step of pruning.
+    wrote: bool,
 }
 
 impl Task {
@@ -82,6 +84,7 @@ impl Task {
             doubtful: None,
             closing: None,
             failing: false,
+            wrote: false,
             signer: checkpoints.as_ref().map(|options| Arc::clone(&options.signer)),
             checkpoints: checkpoints.map(Checkpoints::start),
         }
@@ -203,6 +206,7 @@ impl Task {
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.counters.records.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
         self.signed(batch.entries.len() as u64);
+        self.wrote = true;
         self.recovered();
         for mut asker in batch.askers.into_iter().flatten() {
             asker.answer(Ok(()));
@@ -256,7 +260,8 @@ impl Task {
         if self.failing || !pruning.wait().is_zero() {
             return;
         }
-        match pruning.step(&mut self.writer, signer).await {
+        let busy = std::mem::take(&mut self.wrote);
+        match pruning.step(&mut self.writer, signer, busy).await {
             Ok(true) => {
                 self.pruning = None;
                 tracing::info!("old records were dropped");

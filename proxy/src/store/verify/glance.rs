@@ -90,7 +90,7 @@ impl Check {
     }
 
     fn glance_decision(&mut self, found: &Found<'_>, columns: Columns<'_>, record: &str) -> Result<(), Odd> {
-        let said: DecisionGlance<'_> = serde_json::from_str(record).map_err(|_| Odd::Look)?;
+        let said = DecisionGlance::read(record).map_err(|_| Odd::Look)?;
         let [time, id, decision, session, agent, class, host, domain, action, reason, findings, bytes] =
             columns;
         let bits = bits(&said.findings)?;
@@ -120,7 +120,7 @@ impl Check {
     }
 
     fn glance_outcome(&mut self, found: &Found<'_>, columns: Columns<'_>, record: &str) -> Result<(), Odd> {
-        let said: OutcomeGlance<'_> = serde_json::from_str(record).map_err(|_| Odd::Look)?;
+        let said = OutcomeGlance::read(record).map_err(|_| Odd::Look)?;
         let [time, id, decision, rest @ .., findings, bytes] = columns;
         let bits = bits(&said.findings)?;
         let same = is(time, said.time)
