@@ -35,11 +35,11 @@ impl Store {
     pub(super) async fn glance(&self, after: u64) -> Result<Option<Page>, StoreError> {
         let row = sqlx::query(
             "SELECT group_concat(line, char(30)) AS text, max(seq) AS last FROM (\
-                 SELECT seq, format($3, seq, kind, hex(hash), (time IS NULL) | (id IS NULL) << 1 \
-                     | (decision IS NULL) << 2 | (session IS NULL) << 3 | (agent IS NULL) << 4 \
-                     | (class IS NULL) << 5 | (host IS NULL) << 6 | (domain IS NULL) << 7 \
-                     | (action IS NULL) << 8 | (reason IS NULL) << 9 | (findings IS NULL) << 10 \
-                     | (bytes IS NULL) << 11, time, id, decision, session, agent, class, host, domain, action, \
+                 SELECT seq, format($3, seq, kind, hex(hash), (time IS NULL) + 2 * (id IS NULL) \
+                     + 4 * (decision IS NULL) + 8 * (session IS NULL) + 16 * (agent IS NULL) \
+                     + 32 * (class IS NULL) + 64 * (host IS NULL) + 128 * (domain IS NULL) \
+                     + 256 * (action IS NULL) + 512 * (reason IS NULL) + 1024 * (findings IS NULL) \
+                     + 2048 * (bytes IS NULL), time, id, decision, session, agent, class, host, domain, action, \
                      reason, findings, bytes, record) AS line \
                  FROM records WHERE seq > $1 ORDER BY seq LIMIT $2)",
         )
@@ -162,4 +162,48 @@ fn is(column: Option<&str>, number: i64) -> bool {
 
 fn bits(said: &[FindingGlance<'_>]) -> Result<i64, Odd> {
     said.iter().try_fold(0, |bits, finding| Ok(bits | findings::bit(&finding.kind).ok_or(Odd::Look)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::chain::Head;
+    use policy::event::{Event, Happening};
+    use policy::identity::SessionId;
+    use policy::record::Finding;
+    use policy::redact::Redacted;
+    use policy::verdict::{Action, Reason};
+
+    use super::*;
+    use crate::evidence::{Evidence, Walk};
+    use crate::signing::Signer;
+    use crate::store::tests::{Folder, decision, outcome};
+    use crate::store::{Entry, Opened};
+
+    #[tokio::test]
+    async fn a_glance_is_enough_for_records_as_they_were_written() {
+        let folder = Folder::new();
+        let Opened { store, mut writer, .. } = folder.open().await;
+        let mut first = decision("a.example");
+        first.session = Some(SessionId(Ulid::from_parts(1_795_000_000_000, 1)));
+        first.findings = vec![Finding::GitPush, Finding::McpShaped];
+        first.path = Some(Redacted::literal("/\"\\\u{7f}ä"));
+        let mut cut = outcome(&first);
+        (cut.action, cut.reason, cut.findings) = (Action::Deny, Reason::SecretFound, vec![Finding::GitPush]);
+        let mut second = decision("b.example");
+        (second.host, second.domain) = (None, None);
+        let stopped = Event { time: 1, by: Some(Redacted::literal("ana")), what: Happening::Stopped };
+        let entries = [
+            Entry::decision(&first),
+            Entry::decision(&second),
+            Entry::outcome(&cut),
+            Entry::event(&stopped),
+            Entry::checkpoint(Signer::open(folder.path()).unwrap()),
+            Entry::outcome(&outcome(&second)),
+        ];
+        writer.commit(&entries).await.unwrap();
+        let page = store.glance(0).await.unwrap().unwrap();
+        let mut check = Check::new(Walk::after(Head::GENESIS, &Evidence::default()).unwrap());
+        assert!(check.page(&page).is_ok(), "after {} of {:?}", check.walk.head().seq, page.text);
+        assert_eq!((page.last, check.walk.records(), check.doubts.len()), (6, 6, 0));
+    }
 }
