@@ -99,6 +99,22 @@ async fn both_verifiers_name_the_same_record() {
         "UPDATE sessions SET label = 'other'".to_owned(),
         "UPDATE sessions SET ended = NULL, exit_code = NULL, why = NULL".to_owned(),
         "UPDATE sessions SET exit_code = 1".to_owned(),
+        "UPDATE sessions SET started = started - 1".to_owned(),
+        "UPDATE sessions SET ended = ended + 1".to_owned(),
+        "INSERT INTO sessions SELECT '01M7Q5CQKV0000000000000007', agent, label, tool, command, repo, branch, \
+         commit_id, model, observe, implicit, started, ended, exit_code, why, provider FROM sessions LIMIT 1"
+            .to_owned(),
+        "INSERT INTO agents (name, owner, created) VALUES ('ghost', 'eve', 1)".to_owned(),
+        "UPDATE agents SET created = created + 1".to_owned(),
+        "UPDATE policies SET text = text || '# and more'".to_owned(),
+        "UPDATE found SET seq = seq + 1".to_owned(),
+        format!("UPDATE records SET host = host || char(0) || 'x' WHERE seq = {decision}"),
+        format!("UPDATE records SET action = action || char(0) || 'x' WHERE seq = {decision}"),
+        format!("UPDATE records SET agent = agent || char(31) || 'x' WHERE seq = {decision}"),
+        format!(
+            "UPDATE records SET record = record || char(30) || (SELECT record FROM records WHERE seq = {last}) \
+             WHERE seq = {event}"
+        ),
     ];
     for (number, touch) in touches.iter().enumerate() {
         std::fs::copy(&whole, &file).unwrap();

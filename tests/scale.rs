@@ -94,7 +94,6 @@ fn open(id: SessionId, number: u64, started: i64) -> Entry {
         commit: None,
         observe: false,
         implicit: false,
-        started,
     };
     change(Change::OpenSession { session, token: None }, started)
 }

@@ -376,29 +376,33 @@ class Beside:
     SESSION = "agent label tool command repo branch commit observe".split()
 
     def __init__(self):
-        self.found, self.agents, self.sessions = set(), {}, {}
+        self.found, self.agents, self.sessions, self.revoked = set(), {}, {}, {}
 
     def note(self, row, record):
         if kind_of(record) != "event":
             seq = row["seq"] if kind_of(record) == "decision" else row["decision"]
             self.found.update((FINDINGS.index(finding["kind"]), seq) for finding in record["findings"])
         elif record["event"] == "agent_created":
-            self.agents[record["agent"]] = [row["seq"], record["owner"], record["purpose"], record["expires"], False]
-        elif record["event"] in ("agent_rotated", "agent_revoked") and record["agent"] in self.agents:
-            agent = self.agents[record["agent"]]
+            said = [record["owner"], record["purpose"], record["expires"], record["time"], None]
+            self.agents[record["agent"]] = [row["seq"], *said]
+        elif record["event"] in ("agent_rotated", "agent_revoked"):
+            if record["event"] == "agent_revoked":
+                self.revoked[record["agent"]] = row["seq"]
+            # Of an agent whose creation was pruned nothing else is known.
+            agent = self.agents.get(record["agent"], [None] * 6)
             agent[0] = row["seq"]
             if record["event"] == "agent_rotated":
                 agent[3] = record.get("expires")
             else:
-                agent[4] = True
+                agent[5] = record["time"]
         elif record["event"] == "session_opened":
             said = [record[key] for key in self.SESSION]
-            self.sessions[record["session"]] = [row["seq"], *said, None, None, False]
+            self.sessions[record["session"]] = [row["seq"], *said, record["time"], None, None, None]
         elif record["event"] == "session_ended" and record["session"] in self.sessions:
             session = self.sessions[record["session"]]
-            if not session[-1]:
+            if session[-1] is None:
                 session[0] = row["seq"]
-                session[-3:] = [record["exit_code"], record["why"], True]
+                session[-3:] = [record["exit_code"], record["why"], record["time"]]
 
     def compare(self, database, chain):
         bounds = (chain.first - 1, chain.seq)
@@ -406,15 +410,23 @@ class Beside:
         # The outcome of a decision that was pruned has nobody to be found by.
         if {tuple(row) for row in found} != {pair for pair in self.found if pair[1] >= chain.first}:
             raise Bad(chain.seq, "the table `found` has other decisions than those with findings")
-        agents = "SELECT name, owner, purpose, expires, revoked IS NOT NULL FROM agents"
+        for digest, text in database.execute("SELECT digest, text FROM policies"):
+            if "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() != digest:
+                raise Bad(chain.seq, f"the table `policies` does not say what `{digest}` is the digest of")
+        agents = "SELECT name, owner, purpose, expires, created, revoked FROM agents"
         sessions = (
-            "SELECT id, agent, label, tool, command, repo, branch, commit_id, observe, exit_code, why, ended IS NOT NULL "
+            "SELECT id, agent, label, tool, command, repo, branch, commit_id, observe, started, exit_code, why, ended "
             "FROM sessions"
         )
         wrong = []
         for table, said, query in (("agents", self.agents, agents), ("sessions", self.sessions, sessions)):
             rows = {row[0]: list(row)[1:] for row in database.execute(query)}
             wrong += [(seq, table, name) for name, (seq, *says) in said.items() if rows.get(name) != says]
+            if chain.first == 1:
+                # Where nothing was pruned, every row has its record.
+                wrong += [(chain.seq, table, name) for name in rows if name not in said]
+            if table == "agents":
+                wrong += [(seq, table, name) for name, seq in self.revoked.items() if name in rows and rows[name][-1] is None]
         if wrong:
             seq, table, name = min(wrong)
             raise Bad(seq, f"the table `{table}` does not say of `{name}` what the records say")
@@ -462,7 +474,8 @@ def wrong_column(row, record, open_decisions, first):
         decision = open_decisions.pop(row["decision"], None)
         # Of a decision that was pruned nothing is left to compare with.
         was_pruned = type(row["decision"]) is int and 0 < row["decision"] < first
-        if decision is None and not was_pruned or decision and decision["id"] != record["decision"]:
+        was_read = decision is None and any(one["id"] == record["decision"] for one in open_decisions.values())
+        if decision is None and (not was_pruned or was_read) or decision and decision["id"] != record["decision"]:
             return row["seq"], "decision"
         if decision and decision["columns"] != (record["action"], record["reason"]):
             return row["decision"], "action"
@@ -527,8 +540,8 @@ class Noted:
             return
         with open(file, "rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    break  # what a gateway that died had begun to write
+                if not line.endswith(b"}\n"):
+                    continue  # what a gateway that died had begun to write
                 match = re.fullmatch(ANCHOR, text_of(line))
                 if not match:
                     raise Unreadable(f"line {number} of `{file}` is no checkpoint")
@@ -879,9 +892,11 @@ def test_store(rows, statements=(), meta=()):
         database.execute(f"CREATE TABLE records (seq INTEGER PRIMARY KEY, kind TEXT, {columns}, record TEXT, hash BLOB)")
         database.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT)")
         database.execute("CREATE TABLE found (kind INTEGER, seq INTEGER)")
-        database.execute("CREATE TABLE agents (name TEXT, owner TEXT, purpose TEXT, expires INTEGER, revoked INTEGER)")
+        database.execute("CREATE TABLE agents (name, owner, purpose, expires, created, revoked)")
         texts = ", ".join(f"{name} TEXT" for name in "id agent label tool command repo branch commit_id why".split())
-        database.execute(f"CREATE TABLE sessions ({texts}, observe INTEGER, ended INTEGER, exit_code INTEGER)")
+        numbers = "observe INTEGER, started INTEGER, ended INTEGER, exit_code INTEGER"
+        database.execute(f"CREATE TABLE sessions ({texts}, {numbers})")
+        database.execute("CREATE TABLE policies (digest TEXT, text TEXT)")
         decisions = {}
         for seq, kind, text, hash in rows:
             record = json.loads(text)

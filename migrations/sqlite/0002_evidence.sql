@@ -42,3 +42,9 @@ ALTER TABLE agents ADD COLUMN expired INTEGER;
 -- The service of the model that was asked last.
 ALTER TABLE sessions ADD COLUMN provider TEXT;
 -- `pruned` in `meta`: the signed stub on which the first record left follows.
+
+-- What the policies said that were in force, by the digest that decisions carry.
+CREATE TABLE policies (
+    digest TEXT PRIMARY KEY,
+    text   TEXT NOT NULL
+) STRICT;

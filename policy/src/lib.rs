@@ -15,6 +15,7 @@ pub mod event;
 pub mod export;
 pub mod frame;
 pub mod git;
+pub mod glance;
 pub mod identity;
 mod json_start;
 pub mod mcp;

@@ -12,7 +12,6 @@
 //! A record with the key `event` is an event, one with the key `decision` an outcome, any other a decision.
 //! Fields of the types here therefore stand in alphabetical order: serde writes them in that order.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -269,71 +268,6 @@ pub struct Outcome {
     pub would: Option<Action>,
     /// Why enforcing would have.
     pub would_reason: Option<Reason>,
-}
-
-/// What the columns of a store repeat of a decision, read without the rest: to check many quickly.
-#[derive(Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of `Decision`")]
-pub struct DecisionGlance<'a> {
-    pub action: Action,
-    #[serde(borrow)]
-    pub agent: Cow<'a, str>,
-    #[serde(borrow)]
-    pub class: Cow<'a, str>,
-    #[serde(borrow)]
-    pub domain: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    pub findings: Vec<FindingGlance<'a>>,
-    #[serde(borrow)]
-    pub host: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    pub id: Cow<'a, str>,
-    pub reason: Reason,
-    #[serde(borrow)]
-    pub session: Option<Cow<'a, str>>,
-    pub time: i64,
-}
-
-impl<'a> DecisionGlance<'a> {
-    /// Reads it from canonical text.
-    ///
-    /// # Errors
-    /// What is not a decision, in serde's words.
-    pub fn read(canonical: &'a str) -> Result<DecisionGlance<'a>, serde_json::Error> {
-        serde_json::from_str(canonical)
-    }
-}
-
-impl<'a> OutcomeGlance<'a> {
-    /// Reads it from canonical text.
-    ///
-    /// # Errors
-    /// What is not an outcome, in serde's words.
-    pub fn read(canonical: &'a str) -> Result<OutcomeGlance<'a>, serde_json::Error> {
-        serde_json::from_str(canonical)
-    }
-}
-
-/// As [`DecisionGlance`], of an outcome.
-#[derive(Debug, Deserialize)]
-#[expect(missing_docs, reason = "the fields are those of `Outcome`")]
-pub struct OutcomeGlance<'a> {
-    pub action: Action,
-    #[serde(borrow)]
-    pub decision: Cow<'a, str>,
-    #[serde(borrow)]
-    pub findings: Vec<FindingGlance<'a>>,
-    pub reason: Reason,
-    pub request_bytes: u64,
-    pub time: i64,
-}
-
-/// The kind of a finding.
-#[derive(Debug, Deserialize)]
-pub struct FindingGlance<'a> {
-    /// Its word.
-    #[serde(borrow)]
-    pub kind: Cow<'a, str>,
 }
 
 /// A link of the audit chain, as read back from its canonical bytes.

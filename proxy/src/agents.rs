@@ -239,19 +239,8 @@ pub async fn open_session(
     let token = Token::generate()?;
     let SessionStart { agent, label, tool, command, repo, branch, commit, observe } = start;
     let id = SessionId(clock::ulid(started));
-    let session = NewSession {
-        id,
-        agent,
-        label,
-        tool,
-        command,
-        repo,
-        branch,
-        commit,
-        observe,
-        implicit: false,
-        started,
-    };
+    let session =
+        NewSession { id, agent, label, tool, command, repo, branch, commit, observe, implicit: false };
     recorder.change(Change::OpenSession { session, token: Some(token.digest()) }, by).await?;
     Ok((id, token))
 }

@@ -66,6 +66,10 @@ pub fn lost(data_dir: &Path) -> Vec<Lost> {
     let Ok(entries) = fs::read_dir(data_dir.join(FOLDER)) else { return Vec::new() };
     let lost = |path: PathBuf| {
         let session = SessionId(Ulid::from_string(path.file_name()?.to_str()?).ok()?);
+        // Whatever else lies there may hold up whoever opens it.
+        if !fs::symlink_metadata(&path).ok()?.is_file() {
+            return None;
+        }
         match File::open(&path).ok()?.try_lock_shared() {
             Ok(()) => Some(Lost { session, path }),
             Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,

@@ -25,6 +25,12 @@ pub struct Report {
     pub checkpoints: u64,
     /// The first record that is wrong.
     pub first_bad: Option<FirstBad>,
+    /// Number of the last record that a signature vouches for; 0 where none does.
+    #[serde(skip)]
+    pub signed: u64,
+    /// Number of the last record checked.
+    #[serde(skip)]
+    pub through: u64,
     /// Number of the record before the first one checked; 0 where nothing was dropped.
     #[serde(skip)]
     pub after: u64,
@@ -62,6 +68,8 @@ impl Report {
             records: 0,
             checkpoints: 0,
             first_bad: Some(FirstBad::from(bad)),
+            signed: 0,
+            through: 0,
             after: 0,
             kept: 0,
             keys: Vec::new(),
@@ -108,7 +116,7 @@ pub enum EvidenceError {
     },
 }
 
-/// Reads a file of checkpoints, one a line. A last line without its end is what a crash left, and is no line.
+/// Reads a file of checkpoints, one a line. A line that does not come to its `}` is what a crash left, and is no line.
 ///
 /// # Errors
 /// A file that cannot be read, and a line that is no checkpoint.
@@ -123,7 +131,7 @@ pub fn read_checkpoints(path: &Path) -> Result<Vec<Anchor>, EvidenceError> {
             why: error.to_string(),
         })
     };
-    whole.lines().enumerate().map(read).collect()
+    whole.lines().enumerate().filter(|(_, line)| line.ends_with('}')).map(read).collect()
 }
 
 /// Checks a chain and every signed point of it, record by record.
@@ -136,6 +144,7 @@ pub struct Walk {
     records: u64,
     checkpoints: u64,
     after: u64,
+    signed: u64,
     signers: Vec<Arc<str>>,
 }
 
@@ -153,6 +162,7 @@ impl Walk {
             records: 0,
             checkpoints: 0,
             after: start.seq,
+            signed: start.seq,
             signers: Vec::new(),
         };
         for anchor in evidence.checkpoints.iter().filter(|anchor| anchor.through >= start.seq) {
@@ -177,6 +187,11 @@ impl Walk {
             self.signers.push(Arc::clone(&anchor.key));
         }
         Ok(head)
+    }
+
+    /// Somebody signed that the chain had come to its present end.
+    pub fn vouched(&mut self) {
+        self.signed = self.verifier.head().seq;
     }
 
     /// The last record found to be right.
@@ -205,6 +220,7 @@ impl Walk {
                 return Err(bad(Problem::Checkpoint("it is not of the record before it")));
             }
             self.checkpoints += 1;
+            self.signed = before.seq;
         }
         self.hold(self.verifier.head())?;
         self.records += 1;
@@ -230,6 +246,7 @@ impl Walk {
         let problem = match first.remove() {
             Ok(hash) if hash == head.hash => {
                 self.held += 1;
+                self.signed = head.seq;
                 return Ok(());
             }
             Ok(_) => Problem::Checkpoint("one that was kept outside tells of another history"),
@@ -258,6 +275,8 @@ impl Walk {
             records: self.records,
             checkpoints: self.checkpoints,
             first_bad: bad.map(FirstBad::from),
+            signed: self.signed,
+            through: self.verifier.head().seq,
             after: self.after,
             kept: self.held,
             keys: self.signers.clone(),

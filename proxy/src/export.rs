@@ -22,6 +22,9 @@ pub enum ExportError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Records that were to be exported are not there.
+    #[error("record {0} is not there, or was dropped meanwhile; export what is left anew")]
+    Gap(u64),
     /// The output cannot be written.
     #[error("cannot write the export: {0}")]
     Write(#[from] io::Error),
@@ -57,6 +60,9 @@ impl<W: Write> Exporter<W> {
                 return Ok(self.out.flush()?);
             }
             for record in records {
+                if record.head.seq != self.head.seq + 1 {
+                    return Err(ExportError::Gap(self.head.seq + 1));
+                }
                 let line = export::record(record.head, self.head.hash, &record.kind, &record.canonical);
                 writeln!(self.out, "{line}")?;
                 self.head = record.head;
@@ -223,6 +229,7 @@ impl<'a> Check<'a> {
 fn ends(anchor: &Anchor, walk: &mut Walk) -> Result<(), Result<Problem, String>> {
     let end = walk.believe(anchor, Purpose::ExportEnd).map_err(|why| Err(format!("the end: {why}")))?;
     if end == walk.head() {
+        walk.vouched();
         return Ok(());
     }
     match end.seq > walk.head().seq {

@@ -7,10 +7,9 @@ use http::header::PROXY_AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use policy::catalogue::registrable_domain;
 use policy::decide::{Grants, Policy};
-use policy::event::Happening;
 use policy::identity::AgentName;
 use policy::record::{Decision, Outcome};
-use policy::redact::Redactor;
+use policy::redact::{Redacted, Redactor};
 use policy::scan::DigestKey;
 use policy::secret::Secrets;
 use policy::target::Host;
@@ -30,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::policies::Loaded;
 use crate::reply::Refusal;
 use crate::slots::Slots;
-use crate::store::Store;
+use crate::store::{Change, Store};
 use crate::tls::{Mint, UpstreamTls};
 
 /// Everything that a connection needs.
@@ -144,12 +143,12 @@ impl Gateway {
     ///
     /// # Errors
     /// Where it cannot be recorded; the old policy stays.
-    pub async fn enforce(&self, loaded: Loaded) -> Result<(), Vec<String>> {
+    pub async fn enforce(&self, loaded: Loaded, by: Redacted) -> Result<(), Vec<String>> {
         let previous = self.policy().rules.digest().clone();
         if previous == *loaded.rules.digest() {
             tracing::debug!("the policy is unchanged");
         } else {
-            self.record_policy(&loaded.rules, Some(previous)).await?;
+            self.record_policy(&loaded.rules, Some(previous), Some(by)).await?;
             tracing::info!(policy = %loaded.rules.digest(), "a new policy is in force");
         }
         self.ledger().set_window(loaded.rules.window_seconds());
@@ -162,10 +161,19 @@ impl Gateway {
     ///
     /// # Errors
     /// Where it cannot be recorded.
-    pub async fn record_policy(&self, rules: &Policy, previous: Option<Arc<str>>) -> Result<(), Vec<String>> {
-        let happening =
-            Happening::PolicyInForce { policy: rules.digest().clone(), mode: rules.mode(), previous };
-        self.recorder.event(happening, None).await.map_err(|error| vec![error.to_string()])
+    pub async fn record_policy(
+        &self,
+        rules: &Policy,
+        previous: Option<Arc<str>>,
+        by: Option<Redacted>,
+    ) -> Result<(), Vec<String>> {
+        let put = Change::PutPolicy {
+            policy: rules.digest().clone(),
+            mode: rules.mode(),
+            previous,
+            text: rules.to_string(),
+        };
+        self.recorder.change(put, by).await.map_err(|error| vec![error.to_string()])
     }
 
     /// Who asks, by `Proxy-Authorization`.

@@ -244,7 +244,6 @@ impl Identities {
             commit: None,
             observe: false,
             implicit: true,
-            started,
         };
         // Queued ahead of every decision that will name the session.
         self.recorder.note(Change::OpenSession { session, token: None });

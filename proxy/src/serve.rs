@@ -1,12 +1,12 @@
 //! Running the gateway: built in order, each step failing before anything listens; watched; drained.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use policy::event::Happening;
+use policy::redact::Redacted;
 use policy::usage::{Charge, Ledger};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,7 +28,7 @@ use crate::policies::{self, Fingerprint, LoadError};
 use crate::resolve::Resolver;
 use crate::running::{Claim, Running};
 use crate::signing::Signer;
-use crate::store::{Change, FILE_NAME, Opened, Store, StoreOptions};
+use crate::store::{FILE_NAME, Opened, Store, StoreOptions};
 use crate::tls::{self, Authority, Mint, UpstreamTls};
 use crate::upkeep::{self, Upkeep};
 use crate::webhook::Webhook;
@@ -41,8 +41,6 @@ const WATCH: Duration = Duration::from_millis(500);
 const IDLE_EXIT: Duration = Duration::from_secs(10);
 /// Descriptors that connections leave to everything else.
 const DESCRIPTORS_KEPT: u64 = 64;
-/// How far the last record may lie ahead of the clock before that is a jump, in microseconds.
-const CLOCK_TOLERANCE: i64 = 1_000_000;
 /// How many pairs of agent and domain have an upload window of their own.
 const WINDOWS: usize = 100_000;
 
@@ -79,7 +77,9 @@ pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Run
         header_timeout: gateway.config.limits.header_timeout,
     });
     let store_file = gateway.config.data_dir.join(FILE_NAME);
-    record_start(&gateway).await.map_err(|error| anyhow::anyhow!("`{}`: {error}", store_file.display()))?;
+    upkeep::record_start(&gateway)
+        .await
+        .map_err(|error| anyhow::anyhow!("`{}`: {error}", store_file.display()))?;
     for listener in listeners {
         tokio::spawn(accept::run(Arc::clone(&gateway), listener));
     }
@@ -169,34 +169,6 @@ fn places(wanted: usize) -> usize {
         );
     }
     places.min(wanted)
-}
-
-/// Records that the gateway starts, and before it what happened while none ran: a clock set back, other settings.
-async fn record_start(gateway: &Gateway) -> anyhow::Result<()> {
-    let behind = gateway.store.last_time().await?.map_or(0, |last| clock::now() - last);
-    if behind < -CLOCK_TOLERANCE {
-        upkeep::note_jump(gateway, behind / 1000).await;
-    }
-    let configuration: Arc<str> = gateway.config.digest().into();
-    let values: BTreeMap<_, _> = gateway.config.values().into_iter().collect();
-    let keys = changed_settings(gateway.store.last_configuration().await?.as_deref(), &values);
-    if !keys.is_empty() {
-        let changed = Happening::ConfigurationChanged { configuration: Arc::clone(&configuration), keys };
-        gateway.recorder.event(changed, None).await?;
-    }
-    let values = serde_json::to_string(&values)?;
-    let start = Change::Start { version: env!("CARGO_PKG_VERSION").into(), configuration, values };
-    gateway.recorder.change(start, None).await?;
-    let recorded = gateway.record_policy(&gateway.policy().rules, None).await;
-    recorded.map_err(|problems| anyhow::anyhow!(problems.join("; ")))
-}
-
-/// The settings that are not what they were at the last start; none at the first.
-fn changed_settings(before: Option<&str>, now: &BTreeMap<&str, String>) -> Vec<Arc<str>> {
-    let before = before.and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
-    let Some(before) = before else { return Vec::new() };
-    let changed = now.iter().filter(|(key, value)| before.get(**key) != Some(value));
-    changed.map(|(key, _)| Arc::from(*key)).collect()
 }
 
 async fn rebuild_windows(store: &Store, window_seconds: u32) -> anyhow::Result<Ledger> {
@@ -320,16 +292,16 @@ async fn watch(
             _ = stop.terminate.recv() => return,
             _ = stop.interrupt.recv() => return,
             _ = stop.hangup.recv() => {
-                let _ = reload(gateway, options).await;
+                let _ = reload(gateway, options, "signal").await;
             }
             Some(answer) = asked.recv() => {
-                let _ = answer.send(reload(gateway, options).await);
+                let _ = answer.send(reload(gateway, options, "admin API").await);
             }
             _ = tick.tick() => {
                 let now = Fingerprint::take(&gateway.config);
                 if now != seen {
                     seen = now;
-                    let _ = reload(gateway, options).await;
+                    let _ = reload(gateway, options, "changed file").await;
                 }
                 gateway.expire_windows();
                 upkeep.tick(gateway).await;
@@ -353,11 +325,11 @@ async fn sample(gateway: &Gateway) -> bool {
 }
 
 /// Puts the files' policy in force, or keeps the old one and says why.
-async fn reload(gateway: &Arc<Gateway>, options: &Options<'_>) -> Result<(), Vec<String>> {
+async fn reload(gateway: &Arc<Gateway>, options: &Options<'_>, by: &'static str) -> Result<(), Vec<String>> {
     let reloaded = match policies::load(&gateway.config, options.environment) {
         Ok(loaded) => {
             loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            gateway.enforce(loaded).await
+            gateway.enforce(loaded, Redacted::literal(by)).await
         }
         Err(LoadError::Mistakes(mistakes)) => Err(mistakes.iter().map(ToString::to_string).collect()),
         Err(error) => Err(vec![error.to_string()]),

@@ -1,5 +1,7 @@
-//! What the gateway does for its record while it runs: old records go, time that is up is noted, clocks are watched.
+//! What the gateway does for its record: it notes its start, drops old records, notes time that is up, watches the clock.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::event::{Happening, SessionEnd};
@@ -13,6 +15,8 @@ use crate::store::{Change, Cut};
 
 /// The wall clock moved against the time that passed, where by more than this.
 const JUMP: Duration = Duration::from_secs(1);
+/// How far the last record may lie ahead of the clock before that is a jump, in microseconds.
+const CLOCK_TOLERANCE: i64 = 1_000_000;
 /// How often agents whose time is up and sessions whose `run` died are looked for.
 const LOOK: Duration = Duration::from_secs(5);
 /// How often the size of the store is looked at.
@@ -65,8 +69,39 @@ impl Default for Upkeep {
     }
 }
 
+/// Records that the gateway starts, and before it what happened while none ran: a clock set back, other settings.
+///
+/// # Errors
+/// Where it cannot be recorded.
+pub async fn record_start(gateway: &Gateway) -> anyhow::Result<()> {
+    let behind = gateway.store.last_time().await?.map_or(0, |last| clock::now() - last);
+    if behind < -CLOCK_TOLERANCE {
+        note_jump(gateway, behind / 1000).await;
+    }
+    let configuration: Arc<str> = gateway.config.digest().into();
+    let values: BTreeMap<_, _> = gateway.config.values().into_iter().collect();
+    let keys = changed_settings(gateway.store.last_configuration().await?.as_deref(), &values);
+    if !keys.is_empty() {
+        let changed = Happening::ConfigurationChanged { configuration: Arc::clone(&configuration), keys };
+        gateway.recorder.event(changed, None).await?;
+    }
+    let values = serde_json::to_string(&values)?;
+    let start = Change::Start { version: env!("CARGO_PKG_VERSION").into(), configuration, values };
+    gateway.recorder.change(start, None).await?;
+    let recorded = gateway.record_policy(&gateway.policy().rules, None, None).await;
+    recorded.map_err(|problems| anyhow::anyhow!(problems.join("; ")))
+}
+
+/// The settings that are not what they were at the last start; none at the first.
+fn changed_settings(before: Option<&str>, now: &BTreeMap<&str, String>) -> Vec<Arc<str>> {
+    let before = before.and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
+    let Some(before) = before else { return Vec::new() };
+    let changed = now.iter().filter(|(key, value)| before.get(**key) != Some(value));
+    changed.map(|(key, _)| Arc::from(*key)).collect()
+}
+
 /// Records that the clock moved.
-pub async fn note_jump(gateway: &Gateway, milliseconds: i64) {
+async fn note_jump(gateway: &Gateway, milliseconds: i64) {
     tracing::warn!(milliseconds, "the clock jumped");
     if let Err(error) = gateway.recorder.event(Happening::ClockJumped { milliseconds }, None).await {
         tracing::error!(%error, milliseconds, "that the clock jumped is not on record");

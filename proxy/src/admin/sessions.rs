@@ -143,7 +143,6 @@ pub(super) async fn open(
         commit: text(new.commit),
         observe: new.observe,
         implicit: false,
-        started,
     };
     let (id, token) = (session.id, token::fresh()?);
     admin.change(Change::OpenSession { session, token: Some(TokenDigest::of(token.as_bytes())) }).await?;

@@ -4,7 +4,7 @@
 //! disk nor a slow peer holds up a request.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,8 +60,16 @@ impl Checkpoints {
     pub(super) fn start(options: CheckpointOptions) -> Checkpoints {
         let (outbox, inbox) = mpsc::unbounded_channel();
         let CheckpointOptions { signer, records, interval, file, flush, webhook } = options;
-        let carrier =
-            Carrier { inbox, file, flush, webhook, lines: Vec::new(), newest: None, failing: false };
+        let carrier = Carrier {
+            inbox,
+            file,
+            flush,
+            webhook,
+            lines: Vec::new(),
+            newest: None,
+            file_fails: false,
+            webhook_fails: false,
+        };
         Checkpoints {
             signer,
             records,
@@ -120,7 +128,8 @@ struct Carrier {
     lines: Vec<Anchor>,
     /// What the webhook is to be told: a later point speaks for all before it.
     newest: Option<Anchor>,
-    failing: bool,
+    file_fails: bool,
+    webhook_fails: bool,
 }
 
 impl Carrier {
@@ -159,17 +168,8 @@ impl Carrier {
     async fn carry(&mut self) {
         let written = self.write().await;
         let told = self.tell().await;
-        let failed = written.is_err() || told.is_err();
-        for problem in [written, told].into_iter().filter_map(Result::err) {
-            // Once, not every five seconds.
-            if !self.failing {
-                tracing::error!("a checkpoint could not leave the store, and is tried again: {problem}");
-            }
-        }
-        if self.failing && !failed {
-            tracing::info!("checkpoints leave the store again");
-        }
-        self.failing = failed;
+        tell_change(&mut self.file_fails, written, "file");
+        tell_change(&mut self.webhook_fails, told, "webhook");
     }
 
     async fn write(&mut self) -> Result<(), String> {
@@ -193,9 +193,32 @@ impl Carrier {
     }
 }
 
+/// Tells of a failure once, not every five seconds, and of its end.
+fn tell_change(failing: &mut bool, result: Result<(), String>, place: &str) {
+    match result {
+        Ok(()) if std::mem::take(failing) => tracing::info!("checkpoints reach their {place} again"),
+        Err(problem) if !std::mem::replace(failing, true) => {
+            tracing::error!("a checkpoint did not reach its {place}, and is tried again: {problem}");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
 /// Appends, never overwrites: the file may lie where nothing else is possible.
 fn append(path: &Path, text: &str, flush: bool) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    // What a full disk or a power cut left of a line must not become the beginning of the next.
+    let torn = match file.seek(SeekFrom::End(-1)) {
+        Ok(_) => {
+            let mut last = [0];
+            file.read_exact(&mut last)?;
+            last != *b"\n"
+        }
+        Err(_) => false,
+    };
+    if torn {
+        file.write_all(b"\n")?;
+    }
     file.write_all(text.as_bytes())?;
     if flush { file.sync_data() } else { Ok(()) }
 }

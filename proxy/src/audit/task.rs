@@ -251,7 +251,8 @@ impl Task {
                 return Err(AuditUnavailable);
             }
         }
-        self.pruning = Some(Pruning::through(plan.through));
+        // Of two the farther one counts.
+        self.pruning = self.writer.unfinished_prune().map(Pruning::through);
         Ok(Some(plan))
     }
 
@@ -267,6 +268,10 @@ impl Task {
                 tracing::info!("old records were dropped");
             }
             Ok(false) => {}
+            Err(error @ CommitError::Foreign(_)) => {
+                self.pruning = None;
+                tracing::error!(%error, "old records are not dropped: they are not those that were written");
+            }
             Err(error) => tracing::warn!(%error, "old records could not be dropped yet"),
         }
     }

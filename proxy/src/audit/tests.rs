@@ -440,3 +440,19 @@ async fn what_a_session_asked_last_is_known_of_it() {
         assert_eq!(seen, [Some("example".to_owned()), Some(expected.to_owned())]);
     }
 }
+
+#[tokio::test]
+async fn half_a_line_that_was_left_in_the_file_spoils_no_other() {
+    let folder = Folder::new();
+    let Opened { writer, .. } = folder.open().await;
+    let file = folder.path().join(CHECKPOINT_FILE);
+    std::fs::write(&file, "{\"hash\":\"ab").unwrap();
+    let recorder = Recorder::signing(writer, signed(&folder, 1, Duration::from_secs(60)));
+    exchange(&recorder, "a.example").await.unwrap();
+    recorder.close().await.unwrap();
+    let kept = crate::evidence::read_checkpoints(&file).unwrap();
+    let store = Store::open_read_only(folder.path()).await.unwrap();
+    let report = store.verify().await.unwrap();
+    assert!(!kept.is_empty());
+    assert_eq!((report.first_bad, report.kept), (None, kept.len() as u64));
+}

@@ -60,7 +60,17 @@ pub(crate) fn redacted_url(url: &str) -> Redacted {
     Redactor::new(Secrets::detectors()).url(url)
 }
 
-/// Who is at the keyboard, as far as the environment says.
+/// Who is at the keyboard: the user that the environment names, else the one this program runs as.
 pub(crate) fn operator() -> Option<Redacted> {
-    variable("USER").filter(|user| !user.is_empty()).map(|user| redacted(&user))
+    let named = variable("USER").filter(|user| !user.is_empty());
+    Some(redacted(&named.unwrap_or_else(own_name)))
+}
+
+/// The name in `/etc/passwd` of the user this program runs as, or the number where it has none there.
+fn own_name() -> String {
+    let id = rustix::process::geteuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut users = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let named = users.find(|fields| fields.get(2) == Some(&id.as_str()));
+    named.map_or_else(|| format!("user {id}"), |fields| fields[0].to_owned())
 }

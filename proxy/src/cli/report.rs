@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use jiff::Timestamp;
+use owo_colors::OwoColorize;
 use policy::identity::{AgentName, SessionId};
 use policy::report::{Builder, Moment, Report, Scope};
 
@@ -81,6 +82,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
             folder::write_private(path, text.as_bytes()).map_err(Failure::failed)?;
             output::note(format_args!("wrote `{}`: {}", path.display(), report.verdict));
         }
+    }
+    if let Some(problem) = report.chain.as_ref().and_then(|chain| chain.problem.as_ref()) {
+        output::note(format_args!("{} the record is not intact: {problem}", "warning:".yellow().bold()));
     }
     Ok(Exit::Done)
 }

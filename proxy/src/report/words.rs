@@ -74,10 +74,7 @@ pub(super) fn chain(report: &Report, status: &ChainStatus, quote: impl Fn(&str) 
     let mut text = match status.problem.as_deref().map(quote) {
         None => format!("Records {from} to {through} were checked: intact."),
         Some(problem) if status.records == 0 => format!("NOT intact: {problem}."),
-        Some(problem) => format!(
-            "NOT intact: {problem}. {} before it are as they were written.",
-            count(status.records, "record")
-        ),
+        Some(problem) => format!("NOT intact: {problem}. {} were checked.", count(status.records, "record")),
     };
     if let Some(period) = report.period.filter(|period| period.first_seq < from) {
         text += &format!(" Those from {} on were too many to check here.", period.first_seq);

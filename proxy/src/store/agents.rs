@@ -3,7 +3,7 @@
 use policy::identity::{AgentName, SessionId, TokenDigest};
 use policy::redact::Redacted;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use ulid::Ulid;
 
 use super::query::redacted;
@@ -81,11 +81,7 @@ impl Store {
     /// # Errors
     /// A store that cannot be read.
     pub async fn agents(&self) -> Result<Vec<Agent>, StoreError> {
-        let rows =
-            sqlx::query("SELECT name, owner, purpose, created, expires, revoked FROM agents ORDER BY name")
-                .fetch_all(&self.readers())
-                .await?;
-        rows.iter().map(agent).collect()
+        agents_in(&mut *self.readers().acquire().await?).await
     }
 
     /// One agent.
@@ -136,6 +132,15 @@ impl Store {
         .await?;
         Ok(rows.iter().filter_map(|row| token(row).transpose()).collect::<Result<_, _>>()?)
     }
+}
+
+/// As [`Store::agents`], as a connection sees them.
+pub(super) async fn agents_in(connection: &mut SqliteConnection) -> Result<Vec<Agent>, StoreError> {
+    let rows =
+        sqlx::query("SELECT name, owner, purpose, created, expires, revoked FROM agents ORDER BY name")
+            .fetch_all(connection)
+            .await?;
+    rows.iter().map(agent).collect()
 }
 
 fn agent(row: &SqliteRow) -> Result<Agent, StoreError> {

@@ -6,6 +6,7 @@ use policy::event::SessionEnd;
 use policy::identity::{AgentName, SessionId, TokenDigest};
 use policy::record::Happening;
 use policy::redact::Redacted;
+use policy::verdict::Mode;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::clock;
@@ -25,7 +26,6 @@ pub struct NewSession {
     pub observe: bool,
     /// Opened by a label in credentials, to be ended when idle.
     pub implicit: bool,
-    pub started: i64,
 }
 
 /// One change.
@@ -81,6 +81,17 @@ pub enum Change {
         /// The settings, JSON.
         values: String,
     },
+    /// A policy comes into force; what it says is kept.
+    PutPolicy {
+        /// Its digest.
+        policy: Arc<str>,
+        /// Its mode.
+        mode: Mode,
+        /// The policy it replaces.
+        previous: Option<Arc<str>>,
+        /// The policy, as `policy show` prints it.
+        text: String,
+    },
     /// A session ends.
     EndSession {
         /// The session.
@@ -118,6 +129,9 @@ impl Change {
             Change::Start { version, configuration, values: _ } => {
                 Happening::Started { version, configuration: Some(configuration) }
             }
+            Change::PutPolicy { policy, mode, previous, text: _ } => {
+                Happening::PolicyInForce { policy, mode, previous }
+            }
             Change::EndSession { session, exit_code, why } => {
                 Happening::SessionEnded { session, exit_code, why }
             }
@@ -125,8 +139,12 @@ impl Change {
     }
 
     /// Carries it out. `false` where it no longer applies: the name is taken, the agent or session is over.
-    pub(super) async fn apply(&self, connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-        let now = clock::now();
+    /// `now` is the event's time: what the tables say of it is what the record says.
+    pub(super) async fn apply(
+        &self,
+        connection: &mut SqliteConnection,
+        now: i64,
+    ) -> Result<bool, sqlx::Error> {
         let applied = match self {
             Change::AddAgent { agent, owner, purpose, expires, token } => {
                 add_agent(connection, agent, owner, purpose.as_ref(), *expires, now).await?
@@ -139,7 +157,7 @@ impl Change {
             Change::RevokeAgent { agent } => revoke(connection, agent, now).await?,
             Change::ExpireAgent { agent } => expire(connection, agent, now).await?,
             Change::OpenSession { session, token } => {
-                open_session(connection, session).await?;
+                open_session(connection, session, now).await?;
                 match token {
                     Some(token) => {
                         add_token(connection, *token, &session.agent, Some(session.id), now).await?
@@ -149,6 +167,10 @@ impl Change {
             }
             Change::Start { values, .. } => {
                 super::set_meta(connection, "configuration", values).await?;
+                true
+            }
+            Change::PutPolicy { policy, text, .. } => {
+                put_policy(connection, policy, text).await?;
                 true
             }
             Change::EndSession { session, exit_code, why } => {
@@ -235,6 +257,15 @@ async fn revoke(connection: &mut SqliteConnection, agent: &AgentName, now: i64) 
     Ok(done.rows_affected() == 1)
 }
 
+async fn put_policy(connection: &mut SqliteConnection, digest: &str, text: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO policies (digest, text) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING")
+        .bind(digest)
+        .bind(text)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 async fn expire(connection: &mut SqliteConnection, agent: &AgentName, now: i64) -> Result<bool, sqlx::Error> {
     let done =
         sqlx::query("UPDATE agents SET expired = $2 WHERE name = $1 AND expires <= $2 AND expired IS NULL")
@@ -245,7 +276,11 @@ async fn expire(connection: &mut SqliteConnection, agent: &AgentName, now: i64) 
     Ok(done.rows_affected() == 1)
 }
 
-async fn open_session(connection: &mut SqliteConnection, new: &NewSession) -> Result<(), sqlx::Error> {
+async fn open_session(
+    connection: &mut SqliteConnection,
+    new: &NewSession,
+    now: i64,
+) -> Result<(), sqlx::Error> {
     let text = |text: &Option<Redacted>| text.as_ref().map(|text| text.as_str().to_owned());
     sqlx::query(
         "INSERT INTO sessions (id, agent, label, tool, command, repo, branch, commit_id, observe, implicit, started) \
@@ -261,7 +296,7 @@ async fn open_session(connection: &mut SqliteConnection, new: &NewSession) -> Re
     .bind(text(&new.commit))
     .bind(new.observe)
     .bind(new.implicit)
-    .bind(new.started)
+    .bind(now)
     .execute(connection)
     .await?;
     Ok(())

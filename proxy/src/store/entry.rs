@@ -30,6 +30,8 @@ pub(super) enum Body {
 #[derive(Clone, Debug)]
 pub(super) struct PlannedChange {
     pub change: Arc<Change>,
+    /// The time of its event.
+    pub time: i64,
     pub must_apply: bool,
 }
 
@@ -109,7 +111,7 @@ impl Entry {
     /// A change to agents or sessions, with the event that tells of it. Where it `must_apply` and does not, because
     /// the name is taken or the session over, the whole transaction fails.
     pub fn change(event: &Event, change: Change, must_apply: bool) -> Entry {
-        let change = PlannedChange { change: Arc::new(change), must_apply };
+        let change = PlannedChange { change: Arc::new(change), time: event.time, must_apply };
         Entry(Body::Event(Text::new(event.canonical(), event.time), Some(change)))
     }
 

@@ -6,24 +6,28 @@ use policy::chain::{BadRecord, Problem};
 use policy::event::{Event, Happening, SessionEnd};
 use policy::identity::{AgentName, SessionId};
 use policy::redact::Redacted;
+use sqlx::sqlite::SqliteConnection;
 
-use super::agents::Agent;
-use super::sessions::Session;
-use super::{Store, StoreError};
+use super::StoreError;
+use super::agents::{Agent, agents_in};
+use super::sessions::{Session, sessions_in};
 
 /// Agents and sessions as the events seen so far have them.
 #[derive(Debug, Default)]
 pub(super) struct IdentityLog {
     agents: HashMap<AgentName, (u64, AgentSaid)>,
     sessions: HashMap<SessionId, (u64, SessionSaid)>,
+    /// Agents that were revoked, also those whose creation was pruned.
+    revoked: HashMap<AgentName, u64>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct AgentSaid {
+    created: i64,
     owner: Redacted,
     purpose: Option<Redacted>,
     expires: Option<i64>,
-    revoked: bool,
+    revoked: Option<i64>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -32,19 +36,26 @@ struct SessionSaid {
     /// Label, tool, command, repo, branch and commit.
     texts: [Option<Redacted>; 6],
     observe: bool,
-    ended: Option<(Option<i32>, SessionEnd)>,
+    started: i64,
+    ended: Option<(i64, Option<i32>, SessionEnd)>,
 }
 
 impl IdentityLog {
     pub(super) fn event(&mut self, seq: u64, event: &Event) {
         match event.what.clone() {
             Happening::AgentCreated { agent, owner, purpose, expires } => {
-                self.agents.insert(agent, (seq, AgentSaid { owner, purpose, expires, revoked: false }));
+                self.agents.insert(
+                    agent,
+                    (seq, AgentSaid { created: event.time, owner, purpose, expires, revoked: None }),
+                );
             }
             Happening::AgentRotated { agent, expires, .. } => {
                 self.agent(seq, &agent, |said| said.expires = expires);
             }
-            Happening::AgentRevoked { agent } => self.agent(seq, &agent, |said| said.revoked = true),
+            Happening::AgentRevoked { agent } => {
+                self.agent(seq, &agent, |said| said.revoked = Some(event.time));
+                self.revoked.insert(agent, seq);
+            }
             Happening::SessionOpened {
                 session,
                 agent,
@@ -57,14 +68,17 @@ impl IdentityLog {
                 observe,
             } => {
                 let texts = [label, tool, command, repo, branch, commit];
-                self.sessions.insert(session, (seq, SessionSaid { agent, texts, observe, ended: None }));
+                self.sessions.insert(
+                    session,
+                    (seq, SessionSaid { agent, texts, observe, started: event.time, ended: None }),
+                );
             }
             Happening::SessionEnded { session, exit_code, why } => {
                 if let Some((last, said)) = self.sessions.get_mut(&session)
                     && said.ended.is_none()
                 {
                     *last = seq;
-                    said.ended = Some((exit_code, why));
+                    said.ended = Some((event.time, exit_code, why));
                 }
             }
             _ => {}
@@ -79,27 +93,36 @@ impl IdentityLog {
         }
     }
 
-    /// The first record that a table contradicts.
-    pub(super) async fn differs(&self, store: &Store) -> Result<Option<BadRecord>, StoreError> {
+    /// The first record that a table contradicts. Where nothing was pruned, every row has its record as well.
+    pub(super) async fn differs(
+        &self,
+        snapshot: &mut SqliteConnection,
+        start: u64,
+        last: u64,
+    ) -> Result<Option<BadRecord>, StoreError> {
         let mut bad = Vec::new();
-        if !self.agents.is_empty() {
-            let rows: HashMap<_, _> =
-                store.agents().await?.into_iter().map(|row| (row.name.clone(), row)).collect();
-            let differs = |(name, (seq, said)): (&AgentName, &(u64, AgentSaid))| {
-                let same = rows.get(name).is_some_and(|row| said.is(row));
-                (!same).then(|| named(*seq, "agents", format!("the agent `{name}`")))
-            };
-            bad.extend(self.agents.iter().filter_map(differs));
+        let rows: HashMap<_, _> =
+            agents_in(snapshot).await?.into_iter().map(|row| (row.name.clone(), row)).collect();
+        for (name, (seq, said)) in &self.agents {
+            if !rows.get(name).is_some_and(|row| said.is(row)) {
+                bad.push(named(*seq, "agents", format!("the agent `{name}`")));
+            }
         }
-        if !self.sessions.is_empty() {
-            let rows: HashMap<_, _> =
-                store.sessions(None).await?.into_iter().map(|row| (row.id, row)).collect();
-            let differs = |(id, (seq, said)): (&SessionId, &(u64, SessionSaid))| {
-                let same = rows.get(id).is_some_and(|row| said.is(row));
-                (!same).then(|| named(*seq, "sessions", format!("the session `{id}`")))
-            };
-            bad.extend(self.sessions.iter().filter_map(differs));
+        for (name, seq) in &self.revoked {
+            if rows.get(name).is_some_and(|row| row.revoked.is_none()) {
+                bad.push(named(*seq, "agents", format!("the agent `{name}`")));
+            }
         }
+        let extra = rows.keys().find(|name| start == 0 && !self.agents.contains_key(*name));
+        bad.extend(extra.map(|name| named(last, "agents", format!("no record made the agent `{name}`"))));
+        let rows: HashMap<_, _> = sessions_in(snapshot).await?.into_iter().map(|row| (row.id, row)).collect();
+        for (id, (seq, said)) in &self.sessions {
+            if !rows.get(id).is_some_and(|row| said.is(row)) {
+                bad.push(named(*seq, "sessions", format!("the session `{id}`")));
+            }
+        }
+        let extra = rows.keys().find(|id| start == 0 && !self.sessions.contains_key(*id));
+        bad.extend(extra.map(|id| named(last, "sessions", format!("no record opened the session `{id}`"))));
         Ok(bad.into_iter().min_by_key(|bad| bad.seq))
     }
 }
@@ -110,18 +133,18 @@ fn named(seq: u64, table: &'static str, who: String) -> BadRecord {
 
 impl AgentSaid {
     fn is(&self, row: &Agent) -> bool {
-        (&self.owner, &self.purpose, self.expires) == (&row.owner, &row.purpose, row.expires)
-            && self.revoked == row.revoked.is_some()
+        (&self.owner, &self.purpose) == (&row.owner, &row.purpose)
+            && (self.created, self.expires, self.revoked) == (row.created, row.expires, row.revoked)
     }
 }
 
 impl SessionSaid {
     fn is(&self, row: &Session) -> bool {
         let texts = [&row.label, &row.tool, &row.command, &row.repo, &row.branch, &row.commit];
-        let ended = row.ended.map(|_| (row.exit_code, row.why.unwrap_or(SessionEnd::Closed)));
+        let ended = row.ended.map(|time| (time, row.exit_code, row.why.unwrap_or(SessionEnd::Closed)));
         self.agent == row.agent
             && self.texts.iter().eq(texts)
-            && self.observe == row.observe
+            && (self.observe, self.started) == (row.observe, row.started)
             && self.ended == ended
     }
 }

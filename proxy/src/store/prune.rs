@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use policy::anchor::{Anchor, Purpose};
-use policy::chain::{BadRecord, Hash, Head, Problem};
-use policy::record::Happening;
+use policy::chain::{BadRecord, Found, Hash, Head, Problem, Verifier};
+use policy::identity::SessionId;
+use policy::record::{Happening, Record};
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Row as _};
@@ -15,7 +16,6 @@ use sqlx::{AssertSqlSafe, Connection, Row as _};
 use super::query::first_since;
 use super::row::number;
 use super::{CommitError, Store, StoreError, Writer, set_meta};
-use crate::clock;
 use crate::signing::Signer;
 
 /// Records looked at before the first decision of a time, for outcomes and events of that time.
@@ -98,13 +98,8 @@ impl Store {
     /// # Errors
     /// A store that cannot be read, or whose stub is none.
     pub async fn stub(&self) -> Result<Option<Stub>, StoreError> {
-        let row = sqlx::query("SELECT value FROM meta WHERE name = 'pruned'")
-            .fetch_optional(&self.readers())
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let unreadable =
-            || StoreError::Row(BadRecord { seq: 0, problem: Problem::Stub("it cannot be read") });
-        Ok(Some(serde_json::from_str(row.try_get("value")?).map_err(|_| unreadable())?))
+        let stub = stub(&mut *self.readers().acquire().await?).await?;
+        stub.map_err(|problem| StoreError::Row(BadRecord { seq: 0, problem }))
     }
 
     /// Bytes that records and their indexes take up, free pages left out.
@@ -171,25 +166,38 @@ impl Writer {
         records: u64,
         signer: &Signer,
     ) -> Result<bool, CommitError> {
-        let first = self.first().await?.unwrap_or(u64::MAX);
-        if first > through {
-            return self.shrink().await;
-        }
-        let last = through.min(first + records - 1);
-        let head = Head { seq: last, hash: self.hash_of(last).await? };
-        let stub = Stub::new(signer.sign(Purpose::Pruned, head));
+        let open = self.open.values().map(|open| open.seq).min().unwrap_or(u64::MAX);
+        let through = through.min(open - 1).min(self.head.seq);
+        // Read within the transaction: a command may be pruning beside the gateway.
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        let start = stub_head(&mut transaction).await?;
+        let rows =
+            sqlx::query("SELECT seq, kind, record, hash FROM records WHERE seq <= $1 ORDER BY seq LIMIT $2")
+                .bind(number(through))
+                .bind(number(records))
+                .fetch_all(&mut *transaction)
+                .await?;
+        let Some(last) = rows.last() else {
+            drop(transaction);
+            return self.shrink().await;
+        };
+        let last = seq(last)?;
+        // A stub vouches for what it stands for: what was tampered with is not signed away.
+        let (head, ended) = linked(start, &rows).map_err(CommitError::Foreign)?;
         sqlx::query("DELETE FROM records WHERE seq <= $1")
             .bind(number(last))
             .execute(&mut *transaction)
             .await?;
-        stub.write(&mut transaction).await?;
+        for session in &ended {
+            forget(&mut transaction, *session).await?;
+        }
+        Stub::new(signer.sign(Purpose::Pruned, head)).write(&mut transaction).await?;
         transaction.commit().await?;
-        self.dropped(last + 1 - first);
+        self.dropped(rows.len() as u64);
         Ok(false)
     }
 
-    /// Gives free pages back to the disk, some at a time, and forgets the sessions that nothing is left of.
+    /// Gives free pages back to the disk, some at a time; then the pruning is over.
     async fn shrink(&mut self) -> Result<bool, CommitError> {
         let row =
             sqlx::query("SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count")
@@ -208,28 +216,9 @@ impl Writer {
                 return Ok(false);
             }
         }
-        self.forget_sessions().await?;
-        Ok(true)
-    }
-
-    /// Drops sessions that ended before the oldest record left, tokens that nobody remembers, and the note that
-    /// something is to be dropped.
-    async fn forget_sessions(&mut self) -> Result<(), CommitError> {
-        let oldest = sqlx::query("SELECT time FROM records ORDER BY seq LIMIT 1")
-            .fetch_optional(&mut self.connection)
-            .await?;
-        let oldest: i64 = oldest.map(|row| row.try_get("time")).transpose()?.unwrap_or_else(clock::now);
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        for statement in [
-            "DELETE FROM sessions WHERE ended < $1",
-            "DELETE FROM tokens WHERE session IS NOT NULL AND ends < $1",
-        ] {
-            sqlx::query(statement).bind(oldest).execute(&mut *transaction).await?;
-        }
-        sqlx::query("DELETE FROM meta WHERE name = 'prune'").execute(&mut *transaction).await?;
-        transaction.commit().await?;
+        sqlx::query("DELETE FROM meta WHERE name = 'prune'").execute(&mut self.connection).await?;
         self.prune = None;
-        Ok(())
+        Ok(true)
     }
 
     async fn first(&mut self) -> Result<Option<u64>, CommitError> {
@@ -263,6 +252,40 @@ impl Writer {
     }
 }
 
+/// Holds records that are to go against the chain. Gives the last of them, and the sessions whose end is among them.
+fn linked(start: Head, rows: &[SqliteRow]) -> Result<(Head, Vec<SessionId>), BadRecord> {
+    let mut verifier = Verifier::after(start);
+    let mut ended = Vec::new();
+    for row in rows {
+        let unreadable = |_| BadRecord { seq: verifier.head().seq + 1, problem: Problem::Unreadable };
+        let found = Found {
+            seq: seq(row).map_err(unreadable)?,
+            kind: row.try_get("kind").map_err(unreadable)?,
+            canonical: row.try_get("record").map_err(unreadable)?,
+            hash: row.try_get("hash").map_err(unreadable)?,
+        };
+        if found.kind != "event" {
+            verifier.link(&found)?;
+        } else if let Record::Event(event) = verifier.feed(found)?
+            && let Happening::SessionEnded { session, .. } = event.what
+        {
+            ended.push(session);
+        }
+    }
+    Ok((verifier.head(), ended))
+}
+
+/// A session whose end is no longer on record, and what its tokens were.
+async fn forget(connection: &mut SqliteConnection, session: SessionId) -> Result<(), sqlx::Error> {
+    for statement in [
+        "DELETE FROM sessions WHERE id = $1 AND ended IS NOT NULL",
+        "DELETE FROM tokens WHERE session = $1 AND ends IS NOT NULL",
+    ] {
+        sqlx::query(statement).bind(session.to_string()).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
 /// The last record of which it and all before it are older than `time`, in a chain of `records` records.
 pub(super) async fn last_before(
     connection: &mut SqliteConnection,
@@ -284,15 +307,37 @@ pub(super) async fn last_before(
     Ok(first.unwrap_or(decision).saturating_sub(1))
 }
 
-/// Notes where a pruning shall end, so that the next start goes on with it.
+/// Notes where a pruning shall end, so that the next start goes on with it. Of two the farther one counts.
 pub(super) async fn set_target(connection: &mut SqliteConnection, through: u64) -> Result<(), sqlx::Error> {
+    let through = target(connection).await?.unwrap_or(0).max(through);
     set_meta(connection, "prune", &through.to_string()).await
 }
 
-/// What [`set_target`] noted.
+/// What [`set_target`] noted, where the chain says so, too: nothing is dropped by a note alone.
 pub(super) async fn target(connection: &mut SqliteConnection) -> Result<Option<u64>, sqlx::Error> {
-    let row = sqlx::query("SELECT value FROM meta WHERE name = 'prune'").fetch_optional(connection).await?;
-    Ok(row.and_then(|row| row.get::<&str, _>("value").parse().ok()))
+    let row =
+        sqlx::query("SELECT value FROM meta WHERE name = 'prune'").fetch_optional(&mut *connection).await?;
+    let Some(through) = row.and_then(|row| row.get::<&str, _>("value").parse::<u64>().ok()) else {
+        return Ok(None);
+    };
+    let told = sqlx::query(
+        "SELECT 1 FROM records WHERE kind = 'event' AND instr(record, '\"event\":\"pruned\"') > 0 \
+         AND instr(record, $1) > 0 LIMIT 1",
+    )
+    .bind(format!("\"through\":{through},"))
+    .fetch_optional(connection)
+    .await?;
+    Ok(told.map(|_| through))
+}
+
+/// As [`Store::stub`], as a connection sees it; what is wrong with one that is none.
+pub(super) async fn stub(
+    connection: &mut SqliteConnection,
+) -> Result<Result<Option<Stub>, Problem>, sqlx::Error> {
+    let row = sqlx::query("SELECT value FROM meta WHERE name = 'pruned'").fetch_optional(connection).await?;
+    let Some(row) = row else { return Ok(Ok(None)) };
+    let stub = serde_json::from_str(row.try_get("value")?);
+    Ok(stub.map(Some).map_err(|_| Problem::Stub("it cannot be read")))
 }
 
 /// Where the records begin, as the stub says; the beginning of the chain where there is none.
@@ -313,6 +358,7 @@ mod tests {
     use policy::record::Finding;
 
     use super::*;
+    use crate::clock;
     use crate::store::query::Filter;
     use crate::store::tests::{Folder, decision, outcome};
     use crate::store::{Entry, Opened};
@@ -442,5 +488,53 @@ mod tests {
             assert_eq!(bad.seq, seq, "{damage}: {}", bad.problem);
             assert!(bad.problem.contains(expected), "{damage}: {}", bad.problem);
         }
+    }
+
+    #[tokio::test]
+    async fn a_note_alone_drops_nothing() {
+        for target in ["7", "9000000000000000000"] {
+            let folder = Folder::new();
+            let (store, writer, _) = aged(&folder).await;
+            drop((store, writer));
+            let mut stranger = folder.stranger().await;
+            sqlx::query("INSERT INTO meta VALUES ('prune', $1)")
+                .bind(target)
+                .execute(&mut stranger)
+                .await
+                .unwrap();
+            let Opened { writer, .. } = folder.open().await;
+            assert_eq!(writer.unfinished_prune(), None, "{target}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_tampered_with_is_not_signed_away() {
+        for (damage, seq) in [
+            ("DELETE FROM records WHERE seq <= 3", 4),
+            ("DELETE FROM records WHERE seq = 5", 6),
+            ("UPDATE records SET record = replace(record, 'a.example', 'b.example') WHERE seq = 3", 3),
+        ] {
+            let folder = Folder::new();
+            let (store, mut writer, signer) = aged(&folder).await;
+            folder.execute(damage).await;
+            let error = writer.prune_step(10, 100, &signer).await.unwrap_err();
+            assert!(matches!(&error, CommitError::Foreign(bad) if bad.seq == seq), "{damage}: {error}");
+            assert_eq!(store.stub().await.unwrap(), None, "{damage}");
+            writer.commit(&[Entry::decision(&decision("c.example"))]).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn two_who_prune_at_once_leave_one_whole_chain() {
+        let folder = Folder::new();
+        let (store, mut gateway, signer) = aged(&folder).await;
+        let (_, mut command) = Store::open_beside(folder.path()).await.unwrap();
+        for through in [4, 8, 6, 10] {
+            while !gateway.prune_step(through, 3, &signer).await.unwrap() {
+                command.prune_step(through - 1, 2, &signer).await.unwrap();
+            }
+        }
+        assert_eq!(store.stub().await.unwrap().unwrap().through, 10);
+        assert_eq!(store.verify().await.unwrap().first_bad, None);
     }
 }

@@ -88,6 +88,18 @@ impl Store {
         Ok(row.map(|row| row.try_get("value")).transpose()?)
     }
 
+    /// The text of a policy that was in force, by its digest.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub async fn policy_text(&self, digest: &str) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query("SELECT text FROM policies WHERE digest = $1")
+            .bind(digest)
+            .fetch_optional(&self.readers())
+            .await?;
+        Ok(row.map(|row| row.try_get("text")).transpose()?)
+    }
+
     /// When the last record was made, in microseconds since the Unix epoch.
     ///
     /// # Errors

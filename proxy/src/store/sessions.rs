@@ -4,7 +4,7 @@ use policy::event::SessionEnd;
 use policy::identity::{AgentName, SessionId};
 use policy::redact::Redacted;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use ulid::Ulid;
 
 use super::agents::{name, session};
@@ -94,6 +94,11 @@ impl Store {
                 .await?;
         rows.iter().map(read).collect()
     }
+}
+
+/// All sessions, as a connection sees them.
+pub(super) async fn sessions_in(connection: &mut SqliteConnection) -> Result<Vec<Session>, StoreError> {
+    sqlx::query("SELECT * FROM sessions").fetch_all(connection).await?.iter().map(read).collect()
 }
 
 pub(super) fn read(row: &SqliteRow) -> Result<Session, StoreError> {

@@ -368,3 +368,17 @@ async fn reading_before_anything_was_written_says_so() {
     let error = Store::open_read_only(folder.path()).await.unwrap_err().to_string();
     assert!(error.starts_with("nothing has been recorded yet"), "{error}");
 }
+
+#[tokio::test]
+async fn what_a_command_writes_beside_a_dead_gateway_does_not_hide_what_it_left_open() {
+    let folder = Folder::new();
+    {
+        let Opened { mut writer, .. } = folder.open().await;
+        writer.commit(&[Entry::decision(&decision("left.example"))]).await.unwrap();
+    }
+    let (_, command) = Store::open_beside(folder.path()).await.unwrap();
+    let recorder = crate::audit::Recorder::start(command);
+    recorder.event(policy::event::Happening::Stopped, None).await.unwrap();
+    recorder.close().await.unwrap();
+    assert_eq!(folder.open().await.interrupted, 1);
+}

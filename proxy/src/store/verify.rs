@@ -8,13 +8,15 @@ use policy::anchor::Purpose;
 use policy::chain::{BadRecord, Found, Head, Problem};
 use policy::record::{Decision, Outcome, Record};
 use policy::verdict::{Action, Reason};
+use sha2::{Digest as _, Sha256};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use self::glance::{Odd, Page};
 use super::identities::IdentityLog;
+use super::prune::stub;
 use super::query::unsigned;
 use super::recover::marked_seq;
 use super::row::number;
@@ -25,8 +27,10 @@ use crate::evidence::{Evidence, Report, Walk};
 const PAGE: i64 = 2000;
 /// Pages that are read ahead of the check.
 const AHEAD: usize = 2;
-/// Last words that are looked at again; where more are wrong, the first is among them.
-const DOUBTS: usize = 10_000;
+/// Kinds of findings that a bit of the column can stand for.
+const FINDING_KINDS: i64 = 32;
+/// Numbers of decisions with a finding that are compared in one go.
+const FOUND_PAGE: usize = 20_000;
 
 impl Store {
     /// Verifies the whole chain by what lies in the data folder: `audit.pub` and `checkpoints.jsonl`.
@@ -50,177 +54,175 @@ impl Store {
         evidence: &Evidence,
         mut progress: impl FnMut(u64),
     ) -> Result<Report, StoreError> {
-        let mut check = match self.begin(evidence).await? {
+        // All is read as it stands at one moment, whatever a gateway writes or drops meanwhile.
+        let mut snapshot = self.readers().begin().await?;
+        let mut check = match begin(&mut snapshot, evidence).await? {
             Ok(check) => check,
             Err(bad) => return Ok(Report::bad_from_the_start(&bad)),
         };
-        loop {
-            let (walked, odd) = self.walk(check, &mut progress).await?;
+        let bad = loop {
+            let (walked, odd) = walk(&mut snapshot, check, &mut progress).await?;
             check = walked;
-            let bad = match odd {
-                None => None,
-                Some(Odd::Bad(bad)) => Some(bad),
-                Some(Odd::Look) => match self.look(&mut check).await? {
-                    None => continue,
-                    bad => bad,
-                },
-            };
-            let unconfirmed = self.unconfirmed(&check).await?;
-            let bad = match bad {
-                Some(bad) => Some(bad),
-                None => self.beside(&check).await?,
-            };
-            // A gateway that runs may have written in between; then what was compared was not of one moment.
-            if bad.as_ref().is_some_and(|bad| bad.seq >= check.walk.head().seq || is_table(&bad.problem))
-                && self.last_seq().await? > check.read
-            {
-                continue;
-            }
-            let first = unconfirmed.into_iter().chain(bad).min_by_key(|bad| bad.seq);
-            return Ok(check.walk.report(first.as_ref()));
-        }
-    }
-
-    /// Reads on to the end of the records, and checks them on the way, as far as nothing is odd.
-    async fn walk(
-        &self,
-        mut check: Check,
-        progress: &mut impl FnMut(u64),
-    ) -> Result<(Check, Option<Odd>), StoreError> {
-        let mut after = check.walk.head().seq;
-        let (pages, mut read) = mpsc::channel::<Page>(AHEAD);
-        let (checked, mut counts) = mpsc::unbounded_channel();
-        // Reading and checking take about as long, so each has a thread.
-        let checking = tokio::task::spawn_blocking(move || {
-            let mut odd = None;
-            while let Some(page) = read.blocking_recv() {
-                odd = check.page(&page).err();
-                if odd.is_some() {
-                    break;
+            match odd {
+                None => break beside(&mut snapshot, &mut check).await?,
+                Some(Odd::Bad(bad)) => break Some(bad),
+                Some(Odd::Look) => {
+                    let rows = page(&mut snapshot, check.walk.head().seq).await?;
+                    if let Err(bad) = check.rows(&rows)? {
+                        break Some(bad);
+                    }
                 }
-                // Nobody listens once the reading has failed.
-                let _ = checked.send(check.walk.records());
             }
-            (check, odd)
-        });
-        while let Some(page) = self.glance(after).await? {
-            after = page.last.max(after + 1);
-            // The check ends early where something is odd.
-            if pages.send(page).await.is_err() {
+        };
+        Ok(check.walk.report(bad.as_ref()))
+    }
+}
+
+/// Reads on to the end of the records, and checks them on the way, as far as nothing is odd.
+async fn walk(
+    snapshot: &mut SqliteConnection,
+    mut check: Check,
+    progress: &mut impl FnMut(u64),
+) -> Result<(Check, Option<Odd>), StoreError> {
+    let mut after = check.walk.head().seq;
+    let (pages, mut read) = mpsc::channel::<Page>(AHEAD);
+    let (checked, mut counts) = mpsc::unbounded_channel();
+    // Reading and checking take about as long, so each has a thread.
+    let checking = tokio::task::spawn_blocking(move || {
+        let mut odd = None;
+        while let Some(page) = read.blocking_recv() {
+            odd = check.page(&page).err();
+            if odd.is_some() {
                 break;
             }
-            while let Ok(count) = counts.try_recv() {
-                progress(count);
-            }
+            // Nobody listens once the reading has failed.
+            let _ = checked.send(check.walk.records());
         }
-        drop(pages);
-        let (mut check, odd) =
-            checking.await.map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
-        check.read = after;
-        Ok((check, odd))
-    }
-
-    /// Reads on row by row, where a glance did not do.
-    async fn look(&self, check: &mut Check) -> Result<Option<BadRecord>, StoreError> {
-        let rows = self.page(check.walk.head().seq).await?;
-        Ok(check.rows(&rows)?.err())
-    }
-
-    /// Where the records begin: at the beginning of the chain, or after what the signed stub stands for.
-    async fn begin(&self, evidence: &Evidence) -> Result<Result<Check, BadRecord>, StoreError> {
-        let start = match self.stub().await {
-            Ok(None) => Head::GENESIS,
-            Ok(Some(stub)) => match evidence.believe(&stub.anchor(), Purpose::Pruned) {
-                Ok(head) => head,
-                Err(why) => {
-                    let seq = self.first_seq().await?;
-                    return Ok(Err(BadRecord { seq, problem: Problem::Stub(why.as_str()) }));
-                }
-            },
-            Err(StoreError::Row(bad)) => return Ok(Err(BadRecord { seq: self.first_seq().await?, ..bad })),
-            Err(error) => return Err(error),
-        };
-        let before = sqlx::query("SELECT seq FROM records WHERE seq <= $1 ORDER BY seq LIMIT 1")
-            .bind(number(start.seq))
-            .fetch_optional(&self.readers())
-            .await?;
-        if let Some(row) = before {
-            let problem = Problem::OutOfOrder { expected: start.seq + 1 };
-            return Ok(Err(BadRecord { seq: unsigned(&row, "seq")?, problem }));
+        (check, odd)
+    });
+    while let Some(page) = glance::read(snapshot, after).await? {
+        after = page.last.max(after + 1);
+        // The check ends early where something is odd.
+        if pages.send(page).await.is_err() {
+            break;
         }
-        Ok(Walk::after(start, evidence).map(Check::new))
-    }
-
-    /// The first record there is; 0 where there is none.
-    async fn first_seq(&self) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT coalesce(min(seq), 0) AS seq FROM records")
-            .fetch_one(&self.readers())
-            .await?;
-        unsigned(&row, "seq")
-    }
-
-    async fn page(&self, after: u64) -> Result<Vec<SqliteRow>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM records WHERE seq > $1 ORDER BY seq LIMIT $2")
-            .bind(number(after))
-            .bind(PAGE)
-            .fetch_all(&self.readers())
-            .await?;
-        Ok(rows)
-    }
-
-    /// What the records alone do not show: that the end is there, and that nothing beside them says something else.
-    async fn beside(&self, check: &Check) -> Result<Option<BadRecord>, StoreError> {
-        let row =
-            sqlx::query("SELECT value FROM meta WHERE name = 'mark'").fetch_optional(&self.readers()).await?;
-        let noted = row.and_then(|row| marked_seq(row.get("value")));
-        if let Err(bad) = check.walk.finish(noted) {
-            return Ok(Some(bad));
+        while let Ok(count) = counts.try_recv() {
+            progress(count);
         }
-        if let Some(bad) = check.left_over() {
-            return Ok(Some(bad));
-        }
-        if let Some(bad) = self.found_differs(check).await? {
-            return Ok(Some(bad));
-        }
-        check.identities.differs(self).await
     }
+    drop(pages);
+    checking.await.map_err(|error| StoreError::Read(sqlx::Error::Io(std::io::Error::other(error))))
+}
 
-    /// The first decision whose columns say another last word than its outcome. They are looked at again here: the
-    /// outcome may have been written after the decision was read.
-    async fn unconfirmed(&self, check: &Check) -> Result<Option<BadRecord>, StoreError> {
-        for doubt in &check.doubts {
-            let row = sqlx::query("SELECT action, reason FROM records WHERE seq = $1")
-                .bind(number(doubt.seq))
-                .fetch_optional(&self.readers())
-                .await?;
-            let Some(row) = row else { continue };
-            let last: (Option<&str>, Option<&str>) = (row.try_get("action")?, row.try_get("reason")?);
-            if last != (Some(doubt.action.as_str()), Some(doubt.reason.as_str())) {
-                return Ok(Some(BadRecord { seq: doubt.seq, problem: Problem::Column("action") }));
-            }
-        }
-        Ok(None)
+/// Where the records begin: at the beginning of the chain, or after what the signed stub stands for.
+async fn begin(
+    snapshot: &mut SqliteConnection,
+    evidence: &Evidence,
+) -> Result<Result<Check, BadRecord>, StoreError> {
+    let first = first_seq(snapshot).await?;
+    let start = match stub(snapshot).await? {
+        Ok(None) => Head::GENESIS,
+        Ok(Some(stub)) => match evidence.believe(&stub.anchor(), Purpose::Pruned) {
+            Ok(head) => head,
+            Err(why) => return Ok(Err(BadRecord { seq: first, problem: Problem::Stub(why.as_str()) })),
+        },
+        Err(problem) => return Ok(Err(BadRecord { seq: first, problem })),
+    };
+    if first != 0 && first <= start.seq {
+        return Ok(Err(BadRecord { seq: first, problem: Problem::OutOfOrder { expected: start.seq + 1 } }));
     }
+    Ok(Walk::after(start, evidence).map(Check::new))
+}
 
-    /// The table that findings are looked up in, by how many decisions each kind has and what their numbers add up to.
-    async fn found_differs(&self, check: &Check) -> Result<Option<BadRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT kind, count(*) AS decisions, sum(seq) AS sum FROM found WHERE seq > $1 AND seq <= $2 GROUP BY kind",
-        )
-        .bind(number(check.start))
-        .bind(number(check.walk.head().seq))
-        .fetch_all(&self.readers())
+/// The first record there is; 0 where there is none.
+async fn first_seq(snapshot: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT coalesce(min(seq), 0) AS seq FROM records").fetch_one(snapshot).await?;
+    unsigned(&row, "seq")
+}
+
+async fn page(snapshot: &mut SqliteConnection, after: u64) -> Result<Vec<SqliteRow>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM records WHERE seq > $1 ORDER BY seq LIMIT $2")
+        .bind(number(after))
+        .bind(PAGE)
+        .fetch_all(snapshot)
         .await?;
-        let mut found = HashMap::new();
-        for row in &rows {
-            let kind: i64 = row.try_get("kind")?;
-            found.insert(kind, (unsigned(row, "decisions")?, unsigned(row, "sum")?));
-        }
-        let differs = found.len() != check.found.len()
-            || check.found.iter().any(|(kind, sums)| found.get(kind) != Some(sums));
-        let problem = Problem::Table("found", "it has other decisions than those with findings".to_owned());
-        Ok(differs.then_some(BadRecord { seq: check.walk.head().seq, problem }))
+    Ok(rows)
+}
+
+/// What the records alone do not show: that the end is there, and that nothing beside them says something else.
+async fn beside(snapshot: &mut SqliteConnection, check: &mut Check) -> Result<Option<BadRecord>, StoreError> {
+    let row =
+        sqlx::query("SELECT value FROM meta WHERE name = 'mark'").fetch_optional(&mut *snapshot).await?;
+    let noted = row.and_then(|row| marked_seq(row.get("value")));
+    if let Err(bad) = check.walk.finish(noted) {
+        return Ok(Some(bad));
     }
+    if let Some(bad) = check.left_over() {
+        return Ok(Some(bad));
+    }
+    if let Some(bad) = found_differs(snapshot, check).await? {
+        return Ok(Some(bad));
+    }
+    if let Some(bad) = policies_differ(snapshot, check).await? {
+        return Ok(Some(bad));
+    }
+    check.identities.differs(snapshot, check.start, check.walk.head().seq).await
+}
+
+/// The table that findings are looked up in, against those that the records have.
+async fn found_differs(
+    snapshot: &mut SqliteConnection,
+    check: &mut Check,
+) -> Result<Option<BadRecord>, StoreError> {
+    let last = check.walk.head().seq;
+    let problem = Problem::Table("found", "it has other decisions than those with findings".to_owned());
+    for kind in 0..FINDING_KINDS {
+        let mut expected = check.found.remove(&kind).unwrap_or_default();
+        expected.sort_unstable();
+        let mut expected = expected.chunks(FOUND_PAGE);
+        let mut after = check.start;
+        loop {
+            let row = sqlx::query(
+                "SELECT coalesce(group_concat(seq), '') AS seqs, coalesce(max(seq), 0) AS last FROM \
+                 (SELECT seq FROM found WHERE kind = $1 AND seq > $2 ORDER BY seq LIMIT $3)",
+            )
+            .bind(kind)
+            .bind(number(after))
+            .bind(number(FOUND_PAGE as u64))
+            .fetch_one(&mut *snapshot)
+            .await?;
+            let seqs: &str = row.try_get("seqs")?;
+            let seqs: Vec<u64> = seqs.split(',').filter_map(|seq| seq.parse().ok()).collect();
+            if expected.next().unwrap_or_default() != seqs {
+                return Ok(Some(BadRecord { seq: last, problem }));
+            }
+            if seqs.is_empty() {
+                break;
+            }
+            after = unsigned(&row, "last")?;
+        }
+    }
+    Ok(None)
+}
+
+/// The texts of policies, against the digests that decisions and events name.
+async fn policies_differ(
+    snapshot: &mut SqliteConnection,
+    check: &Check,
+) -> Result<Option<BadRecord>, StoreError> {
+    for row in sqlx::query("SELECT digest, text FROM policies").fetch_all(snapshot).await? {
+        let (digest, text): (&str, &str) = (row.try_get("digest")?, row.try_get("text")?);
+        if policy_digest(text) != digest {
+            let problem = Problem::Table("policies", format!("the policy `{digest}`"));
+            return Ok(Some(BadRecord { seq: check.walk.head().seq, problem }));
+        }
+    }
+    Ok(None)
+}
+
+fn policy_digest(text: &str) -> String {
+    let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+    format!("sha256:{}", policy::anchor::to_hex(&digest))
 }
 
 /// A decision whose outcome has not been seen.
@@ -233,11 +235,13 @@ struct Open {
     last: Option<(String, String)>,
 }
 
-/// A decision whose columns said another last word than its outcome does.
-struct Doubt {
-    seq: u64,
-    action: Action,
-    reason: Reason,
+impl Open {
+    /// Whether the columns say what an outcome says was done in the end.
+    fn has_last_word(&self, action: Action, reason: Reason) -> bool {
+        let own = || (self.action.as_str(), self.reason.as_str());
+        let said = self.last.as_ref().map_or_else(own, |(action, reason)| (action, reason));
+        said == (action.as_str(), reason.as_str())
+    }
 }
 
 /// The chain so far, and what later records and the tables beside it have to confirm.
@@ -245,20 +249,15 @@ struct Check {
     walk: Walk,
     start: u64,
     open: HashMap<u64, Open>,
-    /// Of each kind of finding: how many decisions have it, and the sum of their numbers.
-    found: HashMap<i64, (u64, u64)>,
+    /// Of each kind of finding the numbers of the decisions that have it.
+    found: HashMap<i64, Vec<u64>>,
     identities: IdentityLog,
-    doubts: Vec<Doubt>,
-    /// Number of the last record read.
-    read: u64,
 }
 
 impl Check {
     fn new(walk: Walk) -> Check {
         Check {
             start: walk.head().seq,
-            read: walk.head().seq,
-            doubts: Vec::new(),
             walk,
             open: HashMap::new(),
             found: HashMap::new(),
@@ -289,7 +288,10 @@ impl Check {
         };
         let odd = match &record {
             Record::Decision(decision) => self.decision(row, seq, decision)?,
-            Record::Outcome(outcome) => self.outcome(row, outcome)?,
+            Record::Outcome(outcome) => match self.outcome(row, outcome)? {
+                Ok(odd) => odd,
+                Err(bad) => return Ok(Err(bad)),
+            },
             Record::Event(event) => {
                 self.identities.event(seq, event);
                 event_columns(row, event.time)?
@@ -339,17 +341,26 @@ impl Check {
         Ok(odd.into_iter().flatten().next())
     }
 
-    fn outcome(&mut self, row: &SqliteRow, outcome: &Outcome) -> Result<Option<&'static str>, StoreError> {
+    /// The column of an outcome that says something else; or its decision, where that has another last word.
+    fn outcome(
+        &mut self,
+        row: &SqliteRow,
+        outcome: &Outcome,
+    ) -> Result<Result<Option<&'static str>, BadRecord>, StoreError> {
         let decision = row.try_get::<Option<i64>, _>("decision")?.and_then(|seq| u64::try_from(seq).ok());
         let findings = findings::bits(&outcome.findings);
         let names_another = match (decision, decision.and_then(|seq| self.open.remove(&seq))) {
             (Some(seq), Some(open)) => {
                 self.count(findings & !open.findings, seq);
-                self.last_word(seq, &open, outcome.action, outcome.reason);
+                if !open.has_last_word(outcome.action, outcome.reason) {
+                    return Ok(Err(BadRecord { seq, problem: Problem::Column("action") }));
+                }
                 open.id != outcome.decision
             }
-            // Of a decision that was pruned nothing is left to compare with.
-            (Some(seq), None) => seq > self.start || seq == 0,
+            // Of a decision that was pruned nothing is left to compare with; one that was not is still open.
+            (Some(seq), None) => {
+                seq > self.start || seq == 0 || self.open.values().any(|open| open.id == outcome.decision)
+            }
             (None, _) => true,
         };
         let odd = [
@@ -359,7 +370,7 @@ impl Check {
             number_differs(row, "bytes", Some(number(outcome.request_bytes)))?,
             first_filled(row, &["id", "session", "agent", "class", "host", "domain", "action", "reason"])?,
         ];
-        Ok(odd.into_iter().flatten().next())
+        Ok(Ok(odd.into_iter().flatten().next()))
     }
 
     /// A decision without outcome, whose columns say something else than it does.
@@ -368,28 +379,14 @@ impl Check {
         Some(BadRecord { seq, problem: Problem::Column("action") })
     }
 
-    /// Holds the columns of a decision against the last word of its outcome.
-    fn last_word(&mut self, seq: u64, open: &Open, action: Action, reason: Reason) {
-        let own = || (open.action.as_str(), open.reason.as_str());
-        let said = open.last.as_ref().map_or_else(own, |(action, reason)| (action, reason));
-        if said != (action.as_str(), reason.as_str()) && self.doubts.len() < DOUBTS {
-            self.doubts.push(Doubt { seq, action, reason });
-        }
-    }
-
     fn count(&mut self, findings: i64, seq: u64) {
         let mut left = findings;
         while left != 0 {
             let kind = i64::from(left.trailing_zeros());
             left &= left - 1;
-            let sums = self.found.entry(kind).or_default();
-            *sums = (sums.0 + 1, sums.1 + seq);
+            self.found.entry(kind).or_default().push(seq);
         }
     }
-}
-
-fn is_table(problem: &Problem) -> bool {
-    matches!(problem, Problem::Table(..))
 }
 
 fn event_columns(row: &SqliteRow, time: i64) -> Result<Option<&'static str>, StoreError> {
@@ -517,6 +514,39 @@ mod tests {
             assert_eq!(bad.seq, seq, "{damage}: {}", bad.problem);
             assert!(bad.problem.contains(expected), "{damage}: {}", bad.problem);
             assert!(!report.intact);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_early_in_a_large_store_is_named_and_at_once() {
+        let cases: [(&'static str, u64); 4] = [
+            ("UPDATE records SET host = 'c.example' WHERE seq IN (7, 9)", 7),
+            ("DELETE FROM records WHERE seq = 7", 8),
+            ("UPDATE records SET action = 'deny' WHERE seq = 7", 7),
+            ("UPDATE records SET host = host || char(0) || 'x' WHERE seq = 7", 7),
+        ];
+        let folder = Folder::new();
+        let Opened { mut writer, .. } = folder.open().await;
+        for _ in 0..PAGE * 5 / 1000 {
+            let exchange = |_| {
+                let decision = decision("a.example");
+                [Entry::decision(&decision), Entry::outcome(&outcome(&decision))]
+            };
+            writer.commit(&(0..500).flat_map(exchange).collect::<Vec<_>>()).await.unwrap();
+        }
+        writer.close().await;
+        let whole = std::fs::read(folder.database()).unwrap();
+        for (damage, seq) in cases {
+            std::fs::write(folder.database(), &whole).unwrap();
+            folder.execute(damage).await;
+            let store = Store::open_read_only(folder.path()).await.unwrap();
+            let report = tokio::time::timeout(std::time::Duration::from_secs(20), store.verify()).await;
+            let bad = report
+                .expect("it ends")
+                .unwrap()
+                .first_bad
+                .unwrap_or_else(|| panic!("not noticed: {damage}"));
+            assert_eq!(bad.seq, seq, "{damage}: {}", bad.problem);
         }
     }
 }

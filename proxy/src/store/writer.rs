@@ -191,6 +191,9 @@ impl Writer {
         if !self.files.are_there() {
             self.reopen().await?;
         }
+        if let Some(log) = &self.log {
+            log.begin_anew(&mut self.connection).await;
+        }
         for _ in 0..TRIES {
             let plan = self.plan(batch);
             let Some(_) = plan.head else { return Ok(()) };
@@ -253,7 +256,11 @@ impl Writer {
     /// # Errors
     /// As for any commit.
     pub async fn mark(&mut self) -> Result<(), CommitError> {
-        Mark::of(self.head, self.open.values().map(|open| open.seq)).write(&mut self.connection).await?;
+        // Who has not looked for what is open, as a command beside the gateway, must not note that nothing is.
+        if self.marked.is_some() {
+            let open = self.open.values().map(|open| open.seq);
+            Mark::of(self.head, open).write(&mut self.connection).await?;
+        }
         Ok(())
     }
 
@@ -371,7 +378,7 @@ impl Writer {
         for decision in &plan.closed {
             self.open.remove(decision);
         }
-        self.prune = plan.prune.or(self.prune);
+        self.prune = self.prune.max(plan.prune);
         self.anchors.extend(plan.anchors);
         if self.models.len() >= MODELS {
             self.models.clear();
@@ -402,7 +409,7 @@ impl Writer {
             set_model(&mut transaction, *session, asked).await?;
         }
         for change in &plan.changes {
-            if !change.change.apply(&mut transaction).await? && change.must_apply {
+            if !change.change.apply(&mut transaction, change.time).await? && change.must_apply {
                 return Err(CommitError::Stale);
             }
         }

@@ -120,7 +120,7 @@ fn write(
     progress.end();
     ended.map_err(|error| match error {
         ExportError::Write(error) => Failure::from_output(error),
-        error @ ExportError::Store(_) => Failure::failed(error),
+        error @ (ExportError::Store(_) | ExportError::Gap(_)) => Failure::failed(error),
     })?;
     exporter.end(signer).map_err(Failure::from_output)?;
     Ok(Exit::Done)

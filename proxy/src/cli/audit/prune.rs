@@ -59,7 +59,11 @@ struct Planned {
 pub(super) fn run(arguments: &Prune, context: &Context) -> Result<Exit, Failure> {
     context.refuse_inside_a_session("audit prune")?;
     let config = context.config()?;
-    let before = arguments.before.microseconds(Timestamp::now());
+    let now = Timestamp::now();
+    let before = arguments.before.microseconds(now);
+    if before > now.as_microsecond() {
+        return Err(Failure::usage("the time before which records go lies in the future; all of them would"));
+    }
     if Records::open(&config)?.is_none() {
         return Err(Failure::failed("nothing has been recorded yet"));
     }

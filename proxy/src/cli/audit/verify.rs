@@ -12,6 +12,7 @@ use super::super::records::Records;
 use super::super::{Context, Exit, Failure};
 use crate::config::Config;
 use crate::evidence::{Evidence, Report, read_checkpoints};
+use crate::store::FILE_NAME;
 use crate::{export, signing};
 
 /// What a SQLite database begins with (<https://sqlite.org/fileformat.html>, section 1.3).
@@ -61,6 +62,7 @@ pub(super) fn run(arguments: &Verify, context: &Context) -> Result<Exit, Failure
             progress.of(records.last_seq()?);
             records.verify(&evidence, |checked| progress.at(checked))?
         }
+        Some(folder) if folder.is_dir() => return Err(Failure::usage(of_folder(folder))),
         Some(file) if is_database(file)? => {
             let records = Records::of_copy(file)?;
             progress.of(records.last_seq()?);
@@ -86,7 +88,10 @@ fn evidence(arguments: &Verify, config: &Config) -> Result<Evidence, Failure> {
     if keys.is_empty() && arguments.file.is_none() {
         keys = signing::public_keys(&config.data_dir).map_err(Failure::failed)?;
     }
-    let usual = || Some(config.checkpoint_file()).filter(|file| arguments.file.is_none() && file.exists());
+    // Where the operator says that they are kept, they have to be there.
+    let named = config.audit.checkpoint_file.is_some();
+    let usual =
+        || Some(config.checkpoint_file()).filter(|file| arguments.file.is_none() && (named || file.exists()));
     let checkpoints = match arguments.checkpoints.clone().or_else(usual) {
         Some(file) => read_checkpoints(&file).map_err(Failure::failed)?,
         None => Vec::new(),
@@ -111,12 +116,27 @@ fn trusted(key: &str) -> Result<Vec<Arc<str>>, Failure> {
     }
 }
 
+fn of_folder(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "`{folder}` is a folder; name the store in it, `{folder}/{FILE_NAME}`, or say --data-dir {folder}"
+    )
+}
+
+/// Whether a file is a store; else it has to look like an export.
 fn is_database(file: &Path) -> Result<bool, Failure> {
     let failed = |error| Failure::Failed(format!("cannot read `{}`: {error}", file.display()));
+    if !std::fs::metadata(file).map_err(failed)?.is_file() {
+        // A pipe gives its beginning once.
+        return Ok(false);
+    }
     let mut start = Vec::new();
     File::open(file)
         .and_then(|file| file.take(SQLITE.len() as u64).read_to_end(&mut start))
         .map_err(failed)?;
+    if start != SQLITE && start.first().is_some_and(|first| *first != b'{') {
+        return Err(Failure::Failed(format!("`{}` is neither a store nor an export", file.display())));
+    }
     Ok(start == SQLITE)
 }
 
@@ -124,7 +144,7 @@ fn print(report: &Report, arguments: &Verify) -> Result<(), Failure> {
     let records = output::count(report.records, "record");
     if let Some(bad) = &report.first_bad {
         return output::line(format_args!(
-            "{} record {}: {}; {records} before it are as they were written",
+            "{} record {}: {} ({records} checked)",
             "not intact:".red(),
             bad.seq,
             bad.problem
@@ -133,7 +153,7 @@ fn print(report: &Report, arguments: &Verify) -> Result<(), Failure> {
     output::line(format_args!("{} {records}, each as it was written", "intact:".green()))?;
     if report.after > 0 {
         output::line(format_args!(
-            "  records up to {} are not here; a signed stub stands for them",
+            "  records up to {} are not here; a signed point stands for them",
             report.after
         ))?;
     }
@@ -143,6 +163,13 @@ fn print(report: &Report, arguments: &Verify) -> Result<(), Failure> {
             output::line(format_args!("  {checkpoints}; none kept outside the records to hold them against"))?
         }
         kept => output::line(format_args!("  {checkpoints}; {kept} kept outside the records agree"))?,
+    }
+    let unsigned = report.through.saturating_sub(report.signed);
+    if report.signed == 0 && arguments.file.is_none() {
+        output::line(format_args!("  {} no signature vouches for any of them", "beware:".yellow()))?;
+    } else if unsigned > 1 {
+        let more = output::count(unsigned, "record");
+        output::line(format_args!("  signed through record {}; {more} after it not yet", report.signed))?;
     }
     for key in &report.keys {
         let known = arguments.file.is_none() || !arguments.key.is_empty();

@@ -100,7 +100,7 @@ async fn a_report_is_of_its_scope_alone() {
     let period = session.period.unwrap();
     assert_eq!((period.first_seq, period.last_seq), (4, 7));
     let chain = session.chain.unwrap();
-    assert_eq!((chain.checked_from, chain.checked_through, chain.records, chain.intact), (4, 7, 4, true));
+    assert_eq!((chain.checked_from, chain.checked_through, chain.records, chain.intact), (1, 11, 11, true));
 
     for (scope, requests) in [
         (Scope { agent: Some(claude()), ..Scope::default() }, 2),
@@ -131,7 +131,6 @@ fn opening(event: &Event) -> Change {
         commit: None,
         observe: false,
         implicit: false,
-        started: event.time,
     };
     Change::OpenSession { session, token: None }
 }
@@ -169,7 +168,7 @@ async fn records_that_were_touched_are_told() {
         let mut opened = folder.open().await;
         commit(&mut opened.writer, (0..3).flat_map(|_| exchange("a.example", |_, _| {}))).await;
         folder.execute(damage).await;
-        let chain = opened.store.chain_status(1, 6).await.unwrap();
+        let chain = opened.store.span_status(1, 6).await.unwrap();
         assert!(!chain.intact, "{damage}");
         let told = chain.problem.unwrap();
         assert!(told.contains(problem), "{damage}: {told}");
@@ -189,7 +188,7 @@ async fn checking_begins_where_records_begin_and_names_the_newest_checkpoint() {
     for (first, last, expected, checkpoints) in
         [(1, 6, (1, 6, 6), 2), (4, 5, (4, 5, 2), 0), (2, 3, (2, 3, 2), 1)]
     {
-        let chain = opened.store.chain_status(first, last).await.unwrap();
+        let chain = opened.store.span_status(first, last).await.unwrap();
         assert_eq!((chain.checked_from, chain.checked_through, chain.records), expected);
         assert_eq!((chain.checkpoints, chain.last_checkpoint.unwrap().through), (checkpoints, 5));
         assert!(chain.intact, "{:?}", chain.problem);
@@ -197,7 +196,7 @@ async fn checking_begins_where_records_begin_and_names_the_newest_checkpoint() {
     // Pruned, and then pruned by somebody who does not say so.
     assert!(!opened.writer.prune_step(2, 2, &signer).await.unwrap());
     commit(&mut opened.writer, [checkpoint()]).await;
-    let chain = opened.store.chain_status(1, 7).await.unwrap();
+    let chain = opened.store.span_status(1, 7).await.unwrap();
     assert_eq!(
         (chain.checked_from, chain.checked_through, chain.intact),
         (3, 7, true),
@@ -205,6 +204,6 @@ async fn checking_begins_where_records_begin_and_names_the_newest_checkpoint() {
         chain.problem
     );
     folder.execute("DELETE FROM records WHERE seq = 3").await;
-    let chain = opened.store.chain_status(1, 7).await.unwrap();
+    let chain = opened.store.span_status(1, 7).await.unwrap();
     assert!(chain.problem.unwrap().contains("records from 3 up to here are missing"));
 }
