@@ -24,6 +24,7 @@ pub mod entry;
 pub mod evidence;
 pub mod exchange;
 pub mod export;
+pub mod fence;
 pub mod folder;
 pub mod forward;
 pub mod gateway;

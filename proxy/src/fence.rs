@@ -1,0 +1,6 @@
+//! The fence: a command in namespaces of its own, where the gateway is the only way out (Linux, no root needed).
+//!
+//! Listeners are made inside and handed to the gateway as descriptors; there is no forwarder, and a listener is the
+//! session's identity.
+
+pub mod pass;
