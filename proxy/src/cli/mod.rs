@@ -44,6 +44,7 @@ use clap::builder::styling::AnsiColor;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::{Flags, LogFormat};
+use crate::fence;
 use context::Context;
 
 const STYLES: Styles = Styles::styled()
@@ -171,6 +172,14 @@ impl Failure {
 
 /// Parses the arguments, runs the command, prints its one error, and gives the exit code (contract, section 2).
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let [_, first, _, command @ ..] = &*arguments
+        && first == fence::outside::INSIDE
+    {
+        // Not a command of ours for people: what `run` starts to become somebody else's.
+        return fence::inside::run(command)
+            .map_or_else(|error| refused(&error.to_string(), 2), ExitCode::from);
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

@@ -16,13 +16,16 @@ use super::moment::lasted;
 use super::output::{bold, note};
 use super::records::Records;
 use super::summary::Summary;
-use super::supervise::{Ended, supervise};
+use super::supervise::{Ended, supervise, supervise_fenced};
 use super::trust::Trust;
 use super::variables::variables;
 use super::{Context, Exit, Failure, start};
 use crate::agents::{self, SessionStart, Token};
 use crate::alive::Alive;
 use crate::config::Config;
+use crate::fence;
+use crate::fence::outside::{Inhabited, Owner, Unfenced};
+use crate::fence::plan::Plan;
 use crate::running::Running;
 use crate::store::query::Filter;
 
@@ -57,6 +60,9 @@ pub(crate) struct Arguments {
     /// Whether programs that ignore proxy variables are fenced in
     #[arg(long, value_enum, default_value_t = Fence::Auto)]
     fence: Fence,
+    /// Port inside that this machine's loopback reaches too: a login's answer, a server to look at; any number of times
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    publish: Vec<u16>,
     /// The command and its arguments
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
@@ -75,40 +81,91 @@ enum Fence {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
     context.refuse_inside_a_session("run")?;
-    if arguments.fence == Fence::Require {
-        return Err(Failure::failed(
-            "the fence is not part of this version, so `--fence require` cannot be kept; without it variables alone \
-             lead programs to the gateway",
-        ));
-    }
     let config = context.config()?;
     let gateway = join_or_start(context, &config)?;
     let trust = Trust::prepare(&config)?;
     let (session, token) = open_session(arguments, &config)?;
     // Without it, nobody could tell whether this process was killed before it ended the session.
     let _alive = Alive::announce(&config.data_dir, session).map_err(Failure::failed)?;
-    if arguments.fence == Fence::Auto {
-        note(
-            "outgate: there is no fence in this version: programs that ignore proxy variables go past the gateway",
-        );
-    }
-    let agent = agent(arguments);
-    let proxy = format!("http://{agent}:{}@{}", token.reveal(), gateway.proxy);
-    let variables = variables(&proxy, &trust.certificate, &trust.bundle, Some(session));
     let began = Instant::now();
-    let ended = runtime()?.block_on(supervise(&arguments.command, &variables)).map_err(Failure::failed)?;
+    let owner = Owner { folder: config.data_dir.clone(), session, token: token.reveal().to_owned() };
+    let ended = runtime()?.block_on(command(arguments, &config, &gateway, &trust, owner));
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(failure) => {
+            // No command ran, and nothing must look as if one still did.
+            let end = async |_: &_, recorder: &_| agents::end_session(recorder, session, None).await;
+            let _ = change(&config, end);
+            return Err(failure);
+        }
+    };
     let code = match &ended {
         Ended::Ran(code) | Ended::NeverRan(code, _) => *code,
     };
     if let Ended::NeverRan(_, why) = &ended {
         super::output::error(why);
     }
-    finish(&config, session, &agent, code, began.elapsed());
+    finish(&config, session, &agent(arguments), code, began.elapsed());
     Ok(Exit::Code(code))
 }
 
 fn agent(arguments: &Arguments) -> AgentName {
     arguments.agent.clone().unwrap_or_else(AgentName::anonymous)
+}
+
+/// Runs the command, in a fence where that is wanted and this machine permits it.
+async fn command(
+    arguments: &Arguments,
+    config: &Config,
+    gateway: &Running,
+    trust: &Trust,
+    owner: Owner,
+) -> Result<Ended, Failure> {
+    if arguments.fence != Fence::Off {
+        match fenced(arguments, config, trust, &owner) {
+            Ok(fenced) => {
+                let ended = supervise_fenced(&arguments.command, fenced).await;
+                let (ended, left) = ended.map_err(Failure::failed)?;
+                if left > 0 {
+                    note(format_args!(
+                        "outgate: ended what the command left running: {left} of its processes"
+                    ));
+                }
+                return Ok(ended);
+            }
+            Err(unfenced) if arguments.fence == Fence::Require => {
+                return Err(Failure::Failed(format!(
+                    "the fence cannot be put up, so nothing was run: {unfenced}\n{}",
+                    unfenced.mend()
+                )));
+            }
+            Err(unfenced) => note(format_args!(
+                "outgate: there is no fence here ({unfenced}): programs that ignore proxy variables go past the \
+                 gateway; `outgate doctor` tells what would mend it"
+            )),
+        }
+    }
+    let proxy = format!("http://{}:{}@{}", agent(arguments), owner.token, gateway.proxy);
+    let variables = variables(&proxy, &trust.certificate, &trust.bundle, Some(owner.session));
+    supervise(&arguments.command, &text(variables)).await.map_err(Failure::failed)
+}
+
+/// A fence round the command. Who asks from inside is known by the sockets: no token is needed there.
+fn fenced(
+    arguments: &Arguments,
+    config: &Config,
+    trust: &Trust,
+    owner: &Owner,
+) -> Result<Inhabited, Unfenced> {
+    let proxy = format!("http://{}", fence::PROXY);
+    let mut variables = text(variables(&proxy, &trust.certificate, &trust.bundle, Some(owner.session)));
+    variables.extend(fence::git::variables());
+    fence::outside::Fence::put_up(&Plan::new(config), &arguments.command, &variables)?
+        .start(owner, &arguments.publish)
+}
+
+fn text(variables: Vec<(&'static str, String)>) -> Vec<(String, OsString)> {
+    variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
 /// The gateway of the data folder, started where none runs.

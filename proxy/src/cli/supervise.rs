@@ -8,8 +8,10 @@ use std::process::ExitStatus;
 
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::fence::outside::Inhabited;
 
 /// What shells answer when a command is not there, or is not one.
 const NOT_FOUND: u8 = 127;
@@ -28,35 +30,85 @@ pub(crate) enum Ended {
 
 /// Runs a command with variables added to our own environment, and waits for its end.
 ///
-/// Signals that reach us are passed on, except those a terminal has already sent to both of us: a second interrupt
-/// means something else to many programs.
-///
 /// # Errors
 /// Where signals cannot be received or the command cannot be waited for.
-pub(crate) async fn supervise(
-    command: &[OsString],
-    variables: &[(&'static str, String)],
-) -> io::Result<Ended> {
+pub(crate) async fn supervise(command: &[OsString], variables: &Variables) -> io::Result<Ended> {
     let Some((program, arguments)) = command.split_first() else {
         return Ok(Ended::NeverRan(NOT_FOUND, "there is no command".to_owned()));
     };
-    // Before the command starts, so that none of them can end us and leave it behind.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+    let signals = Signals::listen()?;
     let spawned = Command::new(program).args(arguments).envs(variables.iter().cloned()).spawn();
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => return Ok(never_ran(program, &error)),
     };
-    loop {
-        tokio::select! {
-            status = child.wait() => return Ok(Ended::Ran(code(status?))),
-            _ = interrupt.recv() => if !from_the_terminal() { pass_on(&child, Signal::INT) },
-            _ = quit.recv() => if !from_the_terminal() { pass_on(&child, Signal::QUIT) },
-            _ = terminate.recv() => pass_on(&child, Signal::TERM),
-            _ = hang_up.recv() => pass_on(&child, Signal::HUP),
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let pass_on = |signal| {
+        if let Some(pid) = pid {
+            // It may just have ended, which is what `wait` is about to say.
+            let _ = kill_process(pid, signal);
+        }
+    };
+    tokio::select! {
+        status = child.wait() => Ok(Ended::Ran(code(status?))),
+        () = signals.each(pass_on) => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
+/// Waits for the end of a command in a fence; what of it had to be ended with it.
+///
+/// # Errors
+/// Where signals cannot be received or the command cannot be waited for.
+pub(crate) async fn supervise_fenced(
+    command: &[OsString],
+    mut fenced: Inhabited,
+) -> io::Result<(Ended, usize)> {
+    let signals = Signals::listen()?;
+    let handle = fenced.handle();
+    let ended = tokio::select! {
+        ended = fenced.wait() => ended?,
+        () = signals.each(|signal| handle.signal(signal)) => return Err(io::ErrorKind::BrokenPipe.into()),
+    };
+    let program = command.first().map_or_else(OsString::new, Clone::clone);
+    let became = match ended.never_ran {
+        Some(errno) => never_ran(&program, &io::Error::from_raw_os_error(errno)),
+        None => Ended::Ran(ended.code),
+    };
+    Ok((became, ended.left))
+}
+
+/// Variables for a command, beside our own.
+pub(crate) type Variables = [(String, OsString)];
+
+/// Signals that reach us and are the command's. Those that a terminal has already sent to both of us are not passed
+/// on: a second interrupt means something else to many programs.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// To be called before the command starts, so that none of them can end us and leave it behind.
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Calls `pass_on` for each, without end.
+    async fn each(mut self, pass_on: impl Fn(Signal)) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => if !from_the_terminal() { pass_on(Signal::INT) },
+                _ = self.quit.recv() => if !from_the_terminal() { pass_on(Signal::QUIT) },
+                _ = self.terminate.recv() => pass_on(Signal::TERM),
+                _ = self.hang_up.recv() => pass_on(Signal::HUP),
+            }
         }
     }
 }
@@ -78,19 +130,11 @@ fn from_the_terminal() -> bool {
     File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
 }
 
-fn pass_on(child: &Child, signal: Signal) {
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // It may just have ended, which is what `wait` is about to say.
-        let _ = kill_process(pid, signal);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn run(command: &[&str], variables: &[(&'static str, String)]) -> Ended {
+    fn run(command: &[&str], variables: &Variables) -> Ended {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let command: Vec<OsString> = command.iter().map(OsString::from).collect();
         runtime.block_on(supervise(&command, variables)).unwrap()
@@ -107,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_command_sees_the_variables() {
-        let variables = [("HTTPS_PROXY", "http://127.0.0.1:9".to_owned())];
+        let variables = [("HTTPS_PROXY".to_owned(), "http://127.0.0.1:9".into())];
         let script = r#"test "$HTTPS_PROXY" = http://127.0.0.1:9"#;
         assert_eq!(run(&["sh", "-c", script], &variables), Ended::Ran(0));
         assert_eq!(run(&["sh", "-c", script], &[]), Ended::Ran(1));
