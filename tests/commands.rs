@@ -64,7 +64,8 @@ async fn every_end_has_its_exit_code_and_its_words() {
         (&["audit", "verify"], 0, "intact"),
         (&["log"], 0, ""),
         (&["ca", "show"], 0, "sha-256"),
-        (&["run", "--fence", "require", "--", "true"], 1, "fence"),
+        (&["run", "--fence", "requre", "--", "true"], 2, "[possible values: auto, require, off]"),
+        (&["run", "--publish", "0", "--", "true"], 2, "--publish"),
         (&["env", "--agent", "claude"], 2, "OUTGATE_TOKEN"),
         (&["completions", "bash"], 0, "_outgate"),
         (&["man"], 0, ".TH outgate"),
@@ -144,7 +145,6 @@ async fn run_ends_as_its_command_does_and_tells_what_it_came_to() {
     let (_, _, stderr) = told(&output);
     let other = format!("other.test:{}", world.origin.tls);
     for words in [
-        "there is no fence in this version".to_owned(),
         format!("reached  1 request: allowed.test:{} 1×", world.origin.tls),
         format!("denied   {other} 1×, unknown_destination; to allow it: outgate policy allow {other}"),
         "outgate log --session 01".to_owned(),
@@ -201,8 +201,9 @@ async fn run_gives_its_command_the_variables_and_a_session_of_its_own() {
 #[tokio::test]
 async fn signals_to_run_reach_its_command() {
     let world = World::with_policy(POLICY).start().await;
+    let folder = TempDir::new().unwrap();
     for (signal, name, code) in [(Signal::TERM, "TERM", 5), (Signal::HUP, "HUP", 6)] {
-        let ready = world.gate.data().join(name);
+        let ready = folder.path().join(name);
         let script = format!("trap 'exit {code}' {name}; : > '{}'; sleep 30 & wait", ready.display());
         let mut run = world.gate.command(&["run", "--", "sh", "-c", &script]);
         let mut run = run.stderr(Stdio::null()).spawn().unwrap();

@@ -15,6 +15,7 @@ mod documentation;
 mod durability;
 mod evasion;
 mod evidence;
+mod fence;
 mod harness;
 mod independent;
 mod kill;

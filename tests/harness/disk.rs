@@ -1,4 +1,4 @@
-//! Disks that fail when they are told to, and namespaces in which disks can be mounted.
+//! Disks that fail when they are told to.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,9 +9,6 @@ use tokio::process::Command;
 
 use super::gate::GateBuilder;
 use crate::clients::has;
-
-/// Tells a test that it runs inside a namespace of [`inside_a_namespace`].
-const INSIDE: &str = "TEST_INSIDE_A_NAMESPACE";
 
 /// Under one gateway: what it writes to its store can be made to fail, with any error of the system's.
 pub struct FailingDisk {
@@ -66,35 +63,4 @@ impl FailingDisk {
     fn order(&self) -> PathBuf {
         self.folder.path().join("order")
     }
-}
-
-/// Runs an ignored test of this program in a mount namespace of its own, after `mounts`, commands in which `$0` is
-/// `folder`; the test's temporary files go there. Says so and does nothing where there is no such namespace to be had.
-pub async fn inside_a_namespace(folder: &Path, mounts: &str, test: &str) {
-    let namespace = |then: &str| {
-        let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--map-root-user"] };
-        let mut command = Command::new("unshare");
-        command.args(user).args(["--mount", "sh", "-c"]);
-        command.arg(format!("{mounts} && {then}")).arg(folder).env(INSIDE, "yes").kill_on_drop(true);
-        command
-    };
-    if !namespace("true").output().await.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: a disk cannot be mounted here; {test} was not tried");
-        return;
-    }
-    let mut inside = namespace("TMPDIR=\"$0\" exec \"$@\"");
-    inside.arg(std::env::current_exe().unwrap()).args(["--ignored", "--nocapture", "--exact", test]);
-    let output = tokio::time::timeout(Duration::from_secs(120), inside.output()).await.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{complained}");
-}
-
-/// Whether this is such a namespace; says so where it is not.
-pub fn is_inside_a_namespace() -> bool {
-    let inside = std::env::var_os(INSIDE).is_some();
-    if !inside {
-        eprintln!("SKIPPED: nothing is mounted outside a namespace");
-    }
-    inside
 }

@@ -34,7 +34,12 @@ pub struct GateBuilder {
     files: TempDir,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Runs as nobody in particular, from a copy of the program that such a one may execute.
+    unprivileged: bool,
 }
+
+/// The user and group that nothing belongs to.
+const NOBODY: u32 = 65534;
 
 /// The program: the one that was built with these tests, or another that is to be measured by them.
 fn program() -> String {
@@ -43,7 +48,11 @@ fn program() -> String {
 
 /// The program, with an environment in which nothing of ours or of a proxy's is set.
 pub fn command() -> Command {
-    let mut command = Command::new(program());
+    without_our_settings(program().as_ref())
+}
+
+fn without_our_settings(program: &std::ffi::OsStr) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars() {
         let lower = name.to_ascii_lowercase();
         if lower.starts_with("outgate_") || lower.ends_with("_proxy") || lower.starts_with("ssl_cert") {
@@ -80,6 +89,34 @@ impl GateBuilder {
         self
     }
 
+    /// As a user without any privilege, where these tests run with them.
+    pub fn unprivileged(mut self) -> GateBuilder {
+        self.unprivileged = rustix::process::geteuid().is_root();
+        if self.unprivileged {
+            let program = self.files.path().join("outgate");
+            std::fs::copy(super::gate::program(), &program).unwrap();
+            std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            self.give_away();
+        }
+        self
+    }
+
+    /// Whose the files are that were made so far.
+    fn give_away(&self) {
+        for path in files_below(self.files.path()).iter().map(PathBuf::as_path).chain([self.files.path()]) {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+
+    /// Any program, as the user that the gateway runs as.
+    pub fn program(&self, program: &std::ffi::OsStr) -> Command {
+        let mut command = without_our_settings(program);
+        if self.unprivileged {
+            command.uid(NOBODY).gid(NOBODY).env("HOME", self.files.path());
+        }
+        command
+    }
+
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.files.path().join("data")
@@ -92,7 +129,11 @@ impl GateBuilder {
 
     /// Any other command of the program, on the same files.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = command();
+        let ours = self.files.path().join("outgate");
+        let mut command = match self.unprivileged {
+            true => self.program(ours.as_os_str()),
+            false => command(),
+        };
         command.arg("--data-dir").arg(self.data());
         command.arg("--config").arg(self.files.path().join("outgate.toml"));
         command.arg("--policy").arg(self.policy_file());
@@ -200,7 +241,7 @@ impl Gate {
         let files = tempfile::Builder::new().prefix("outgate-test-").tempdir().unwrap();
         std::fs::write(files.path().join("policy.toml"), policy).unwrap();
         std::fs::write(files.path().join("outgate.toml"), "").unwrap();
-        GateBuilder { files, arguments: Vec::new(), environment: Vec::new() }
+        GateBuilder { files, arguments: Vec::new(), environment: Vec::new(), unprivileged: false }
     }
 
     /// Process id.
@@ -221,6 +262,16 @@ impl Gate {
     /// Any other command, on the same files, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.plan.command(arguments)
+    }
+
+    /// Any program, as the user that the gateway runs as.
+    pub fn program(&self, program: &str) -> Command {
+        self.plan.program(program.as_ref())
+    }
+
+    /// The folder of its files: the data folder, the configuration, the policy.
+    pub fn files(&self) -> &std::path::Path {
+        self.plan.files.path()
     }
 
     /// Standard output of a command that must succeed.

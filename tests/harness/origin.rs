@@ -106,6 +106,7 @@ pub struct Origin {
 /// An origin about to be started.
 pub struct OriginBuilder {
     ip: IpAddr,
+    ports: (u16, u16),
     ca: Arc<TestCa>,
     flaw: Flaw,
     http1_only: bool,
@@ -116,7 +117,14 @@ impl Origin {
     /// An origin on 127.0.0.2 whose certificates `ca` signs.
     pub fn with_authority(ca: &Arc<TestCa>) -> OriginBuilder {
         let ip = IpAddr::from([127, 0, 0, 2]);
-        OriginBuilder { ip, ca: ca.clone(), flaw: Flaw::None, http1_only: false, handler: None }
+        OriginBuilder {
+            ip,
+            ports: (0, 0),
+            ca: ca.clone(),
+            flaw: Flaw::None,
+            http1_only: false,
+            handler: None,
+        }
     }
 
     /// Every request so far.
@@ -181,6 +189,11 @@ impl OriginBuilder {
         OriginBuilder { ip: ip.parse().unwrap(), ..self }
     }
 
+    /// Listens on the usual ports, for clients that take no other; in a network of the test's own.
+    pub fn on_standard_ports(self) -> OriginBuilder {
+        OriginBuilder { ports: (80, 443), ..self }
+    }
+
     /// Presents a certificate with this flaw.
     pub fn flawed(self, flaw: Flaw) -> OriginBuilder {
         OriginBuilder { flaw, ..self }
@@ -203,8 +216,8 @@ impl OriginBuilder {
 
     /// Listens.
     pub async fn start(self) -> Origin {
-        let http = TcpListener::bind((self.ip, 0)).await.unwrap();
-        let tls = TcpListener::bind((self.ip, 0)).await.unwrap();
+        let http = TcpListener::bind((self.ip, self.ports.0)).await.unwrap();
+        let tls = TcpListener::bind((self.ip, self.ports.1)).await.unwrap();
         let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
         let log = Arc::<Log>::default();
         let server = Arc::new(Server { log: log.clone(), handler: self.handler });

@@ -20,6 +20,8 @@ use super::trust::Trust;
 use super::{Context, Exit, Failure, output};
 use crate::agents::{self, SessionStart};
 use crate::config::Config;
+use crate::fence::outside::Fence;
+use crate::fence::plan::Plan;
 use crate::folder;
 use crate::resolve::Resolver;
 use crate::running::Running;
@@ -33,7 +35,7 @@ use crate::tls::Authority;
 Prove that it works here, or say what would mend it.
 
 Looks at settings, folder, keys, clock, name resolution and records, sends a request through the gateway that must \
-be refused, and looks for variables that lead past it. Exit code 3 where something is not as it should be.",
+be refused, looks for variables that lead past it, and tries whether a command can be fenced in. Exit code 3 where something is not as it should be.",
     after_help = "\
 Examples:
   outgate doctor
@@ -91,9 +93,6 @@ fn print(checks: &[Check]) -> Result<(), Failure> {
             output::line(format_args!("                     {} {mend}", "to mend it:".bold()))?;
         }
     }
-    output::note(
-        "\nnot checked: there is no fence in this version, so programs that ignore proxy variables go past the gateway",
-    );
     Ok(())
 }
 
@@ -122,7 +121,18 @@ fn checks(context: &Context) -> Vec<Check> {
     checks.push(Check::of("records", records(&config), "outgate audit verify tells more"));
     checks.extend(the_gateway(context, &config));
     checks.push(variables(&config));
+    checks.push(fence(&config));
     checks
+}
+
+/// Puts up a fence with nobody in it but a direct connection, which must find no way.
+fn fence(config: &Config) -> Check {
+    let tried = runtime().map(|runtime| runtime.block_on(Fence::trial(Plan::new(config))));
+    match tried {
+        Ok(Ok(())) => Check::fine("fence", "a direct connection from inside found no way out"),
+        Ok(Err(unfenced)) => Check::wrong("fence", unfenced.to_string(), unfenced.mend()),
+        Err(failure) => Check::wrong("fence", failure.words(), "see what it says"),
+    }
 }
 
 fn settings(config: &Config) -> String {

@@ -25,7 +25,7 @@ use crate::alive::Alive;
 use crate::config::Config;
 use crate::fence;
 use crate::fence::outside::{Inhabited, Owner, Unfenced};
-use crate::fence::plan::Plan;
+use crate::fence::plan::{Plan, replaceable_link};
 use crate::running::Running;
 use crate::store::query::Filter;
 
@@ -38,14 +38,17 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
     long_about = "\
 Run a command as a session behind the gateway.
 
-Joins the gateway of the data folder, or starts one. Prints nothing while the command runs, and at its end what was \
+Joins the gateway of the data folder, or starts one. Where the system permits it, the command is fenced in: it has a \
+network of its own in which the gateway is the only way out, also for programs that ignore proxy variables, and \
+cannot see the gateway's files, the host's sockets and other processes. Prints nothing while the command runs, and at its end what was \
 reached, what was denied and the line that would allow it, how much left, and which secrets were stopped. Ends with \
 the command's exit code, or 128 and the signal that ended it.",
     after_help = "\
 Examples:
   outgate run -- claude
   outgate run --agent claude --label issue-42 -- claude -p \"fix the build\"
-  outgate run --observe -- npm install"
+  outgate run --observe -- npm install
+  outgate run --fence require --publish 3000 -- npm run dev"
 )]
 pub(crate) struct Arguments {
     /// The agent it runs as [default: anonymous]
@@ -82,6 +85,9 @@ enum Fence {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
     context.refuse_inside_a_session("run")?;
     let config = context.config()?;
+    if arguments.fence != Fence::Off {
+        refuse_links(&config)?;
+    }
     let gateway = join_or_start(context, &config)?;
     let trust = Trust::prepare(&config)?;
     let (session, token) = open_session(arguments, &config)?;
@@ -166,6 +172,19 @@ fn fenced(
 
 fn text(variables: Vec<(&'static str, String)>) -> Vec<(String, OsString)> {
     variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+}
+
+/// A fence covers real names; a link to them could be replaced from inside.
+fn refuse_links(config: &Config) -> Result<(), Failure> {
+    let files = config.policy.iter().chain([&config.data_dir, &config.config]);
+    match files.filter_map(|path| replaceable_link(path)).next() {
+        None => Ok(()),
+        Some(link) => Err(Failure::Usage(format!(
+            "`{}` is a symbolic link that a fenced command could replace, and with it the policy; name the folder that \
+             it leads to, or use --fence off",
+            link.display()
+        ))),
+    }
 }
 
 /// The gateway of the data folder, started where none runs.

@@ -21,6 +21,15 @@ use super::sys;
 
 /// Name servers as programs inside have them.
 const RESOLV_CONF: &str = "# made by outgate: names are answered by the gateway\nnameserver 127.0.0.1\n";
+/// Where systems keep the roots that programs trust, as one file.
+const SYSTEM_ROOTS: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/usr/lib/ssl/cert.pem",
+];
 const DIRECTORY_FLAGS: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 const NOTHING: &str = "/dev/null";
 
@@ -235,6 +244,12 @@ fn replace_folder(folder: &Path, shown: &[(PathBuf, Vec<u8>)], hosts: &str) -> S
         // Where there is none, programs take the same from their defaults.
         if fs::metadata(at).is_ok() {
             mount_bind(&file, at).map_err(step(format!("replacing `{at}`")))?;
+        }
+    }
+    // Programs that read the system's roots, whatever variables say, must trust the gateway too.
+    if let Some((bundle, _)) = shown.iter().find(|(path, _)| path.ends_with("bundle.pem")) {
+        for roots in SYSTEM_ROOTS.iter().filter(|path| fs::metadata(path).is_ok_and(|file| file.is_file())) {
+            mount_bind(bundle, *roots).map_err(step(format!("replacing `{roots}`")))?;
         }
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;

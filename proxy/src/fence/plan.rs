@@ -66,6 +66,19 @@ impl Plan {
     }
 }
 
+/// The first symbolic link on the way to a file that this user could replace by another: what is covered by its real
+/// name would then not be what the gateway reads next time.
+pub fn replaceable_link(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let mut above: Vec<&Path> = path.ancestors().collect();
+    above.reverse();
+    let replaceable = |part: &&&Path| {
+        part.is_symlink()
+            && part.parent().is_some_and(|folder| rustix::fs::access(folder, Access::WRITE_OK).is_ok())
+    };
+    above.iter().find(replaceable).map(|part| part.to_path_buf())
+}
+
 fn real(path: &Path) -> Option<PathBuf> {
     fs::canonicalize(path).ok()
 }
@@ -266,6 +279,16 @@ mod tests {
             0000000000000000: 00000002 00000000 00010000 0001 01 18316 relative.sock\n";
         let found: Vec<_> = named_sockets(listed).collect();
         assert_eq!(found, [Path::new("/run/dbus/system bus.sock"), Path::new("/run/systemd/notify")]);
+    }
+
+    #[test]
+    fn a_link_that_could_be_replaced_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = fs::canonicalize(folder.path()).unwrap();
+        fs::create_dir_all(top.join("real/data")).unwrap();
+        std::os::unix::fs::symlink(top.join("real"), top.join("link")).unwrap();
+        assert_eq!(replaceable_link(&top.join("real/data")), None);
+        assert_eq!(replaceable_link(&top.join("link/data")), Some(top.join("link")));
     }
 
     #[test]
