@@ -38,7 +38,7 @@ fn every_setting_is_explained() {
         let explained =
             page.contains(&format!("`{name}`")) || page.contains(&format!("`[{section}] {name}`"));
         let whole_section =
-            ["approvals", "fence", "otlp", "alerts"].contains(&section) && page.contains(section);
+            ["approvals", "otlp", "alerts"].contains(&section) && page.contains(section);
         assert!(explained || whole_section, "docs/configuration.md does not explain `{key}`");
     }
 }
