@@ -23,6 +23,8 @@ pub(super) enum About {
     Packet(Attempt),
     /// A connection to an address that stands for no name.
     Address(Ipv4Addr, u16),
+    /// Anything by somebody whose session has ended.
+    Nobody,
     /// There were more rows than a fence may cause.
     TooMany,
 }
