@@ -215,6 +215,8 @@ async fn identify(
 /// Whether a socket is what it is said to be, and may be served.
 fn check(gateway: &Gateway, role: Role, descriptor: &OwnedFd) -> Result<(), String> {
     let wanted = match role {
+        // A service that programs know by its IPv6 address is forwarded from there.
+        Role::Forward { to: SocketAddr::V6(_) } => (AddressFamily::INET6, SocketType::STREAM, true),
         Role::Proxy | Role::Https | Role::Http | Role::NamesStream | Role::Forward { .. } => {
             (AddressFamily::INET, SocketType::STREAM, true)
         }

@@ -11,7 +11,7 @@ use policy::record::OutcomeKind;
 use policy::request::Kind;
 use policy::target::{Host, Scheme, Target};
 use policy::verdict::{Judgement, Reason};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
@@ -158,18 +158,22 @@ async fn forward(fence: Arc<Fence>, stream: TcpStream, place: Place, to: SocketA
 
 /// Tells of packets to names on ports that nobody serves. The kernel has refused them already.
 async fn watch(fence: &Arc<Fence>, socket: OwnedFd) -> io::Result<()> {
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    let socket = tokio::io::unix::AsyncFd::new(socket)?;
+    // Receiving is the same for every socket of datagrams, whatever its addresses.
+    let socket = std::net::UdpSocket::from(socket);
+    socket.set_nonblocking(true)?;
+    let socket = UdpSocket::from_std(socket)?;
     let mut buffer = vec![0; PACKET];
     loop {
-        let read = tokio::select! {
-            read = socket.async_io(tokio::io::Interest::READABLE, |socket| {
-                let flags = rustix::net::RecvFlags::empty();
-                rustix::net::recv(socket, &mut buffer[..], flags).map(|(read, _)| read).map_err(io::Error::from)
-            }) => read?,
+        let received = tokio::select! {
+            received = socket.recv(&mut buffer) => received,
             () = fence.ended.cancelled() => return Ok(()),
         };
-        if let Some(attempt) = packets::read(&buffer[..read]).filter(|attempt| !attempt.is_served()) {
+        let Ok(length) = received else {
+            // The device went down, or the like; it may come back.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        if let Some(attempt) = packets::read(&buffer[..length]).filter(|attempt| !attempt.is_served()) {
             fence.refuse_packet(attempt).await;
         }
     }

@@ -33,6 +33,8 @@ const STREAMS: usize = 32;
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
 /// The largest packet that is read. Questions are smaller; what is longer is cut, and so not one.
 const PACKET: usize = 4096;
+/// How long to wait after a packet could not be received.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
 /// How often names are looked for that nothing connected to.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How many of them are told of at a time.
@@ -50,8 +52,11 @@ pub(super) async fn serve_packets(fence: &Arc<Fence>, socket: OwnedFd) -> io::Re
             received = socket.recv_from(&mut buffer) => received,
             () = fence.ended.cancelled() => return Ok(()),
         };
-        // Errors that asynchronous notices (ICMP) leave on the socket are of no consequence.
-        let Ok((length, from)) = received else { continue };
+        let Ok((length, from)) = received else {
+            // What notices (ICMP) leave on the socket is of no consequence; what stays must not make this spin.
+            tokio::time::sleep(ERROR_PAUSE).await;
+            continue;
+        };
         let Ok(turn) = Arc::clone(&waiting).try_acquire_owned() else { continue };
         let (fence, socket, query) = (Arc::clone(fence), Arc::clone(&socket), buffer[..length].to_vec());
         let tasks = fence.gateway.tasks.clone();
