@@ -16,6 +16,7 @@ mod durability;
 mod evasion;
 mod evidence;
 mod fence;
+mod fence_gate;
 mod harness;
 mod independent;
 mod kill;

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use owo_colors::Style;
 use policy::record::{Finding, OutcomeKind};
+use policy::request::Kind;
 use policy::target::Scheme;
 use policy::verdict::Class;
 use policy::view::DecisionView;
@@ -70,6 +71,9 @@ pub(crate) fn sent(view: &DecisionView) -> String {
 pub(crate) fn request(view: &DecisionView) -> String {
     let method = view.method.as_ref().map_or_else(|| view.kind.as_str(), |method| method.as_str());
     let Some(host) = &view.host else { return format!("{method} (unreadable)") };
+    if matches!(view.kind, Kind::Dns | Kind::Tcp) {
+        return format!("{} {}", method.to_ascii_lowercase(), view.destination());
+    }
     let scheme = view.scheme.unwrap_or(Scheme::Tcp);
     let port = view.port.filter(|port| *port != scheme.default_port());
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();

@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use policy::catalogue::Catalogue;
 use policy::identity::{AgentName, SessionId};
 use policy::view::DecisionView;
 
@@ -14,6 +15,7 @@ use super::checkout::Checkout;
 use super::context::{running, runtime};
 use super::moment::lasted;
 use super::output::{bold, note};
+use super::policy::files::in_force;
 use super::records::Records;
 use super::summary::Summary;
 use super::supervise::{Ended, supervise, supervise_fenced};
@@ -165,7 +167,10 @@ fn fenced(
 ) -> Result<Inhabited, Unfenced> {
     let proxy = format!("http://{}", fence::PROXY);
     let mut variables = text(variables(&proxy, &trust.certificate, &trust.bundle, Some(owner.session)));
-    variables.extend(fence::git::variables());
+    let catalogue = in_force(config).map(|(policy, _)| policy.catalogue().clone());
+    let catalogue = catalogue.unwrap_or_else(|_| Catalogue::builtin().clone());
+    let git = fence::git::variables(&catalogue, |name| std::env::var(name).ok());
+    variables.extend(git.into_iter().map(|(name, value)| (name, value.into())));
     fence::outside::Fence::put_up(&Plan::new(config), &arguments.command, &variables)?
         .start(owner, &arguments.publish)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use policy::record::Finding;
+use policy::request::Kind;
 use policy::verdict::{Action, Reason};
 use policy::view::DecisionView;
 
@@ -45,6 +46,8 @@ impl Summary {
             }
         }
         match view.action {
+            // A name that nothing connected to.
+            Action::Allow if view.kind == Kind::Dns => {}
             Action::Allow => *self.reached.entry(host).or_default() += 1,
             Action::Ask | Action::Deny => {
                 let denied = self.denied.entry((host, view.reason)).or_default();

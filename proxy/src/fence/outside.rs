@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener as StdListener, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,10 +21,8 @@ use super::inside::{Asked, CONTROL, Said};
 use super::network::PROXY;
 use super::pass::{HandOver, Role, Taken, borrowed, receive, send};
 use super::plan::{Plan, dead_variables};
-use super::{inside, probe};
+use super::{gate, inside, probe};
 
-/// Socket in the data folder over which the gateway takes what fences hand out.
-pub const GATEWAY_SOCKET: &str = "gateway.sock";
 /// The subcommand that is the inside.
 pub const INSIDE: &str = "fence-inside";
 /// Every answer within a fence comes from this machine, and from a process that does little else.
@@ -177,7 +175,12 @@ struct Handed {
 impl Handed {
     fn over(&self) -> io::Result<UnixStream> {
         let Owner { folder, session, token } = &self.owner;
-        let gateway = connect(&folder.join(GATEWAY_SOCKET))?;
+        let gateway = gate::connect(folder).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("{error}; is the gateway of `{}` another version?", folder.display()),
+            )
+        })?;
         gateway.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let message = HandOver { session: *session, token: token.clone(), sockets: self.roles.clone() };
         send(&gateway, &message, &borrowed(&self.sockets))?;
@@ -203,15 +206,6 @@ impl Handed {
             };
         }
     }
-}
-
-fn connect(path: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(path).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("`{}`: {error}; is the gateway another version?", path.display()),
-        )
-    })
 }
 
 async fn until_closed(stream: UnixStream) {
