@@ -157,9 +157,9 @@ mod bodies {
         let mut victim = world.gate.program("sh");
         let victim = victim.args(["-c", "trap '' USR1; exec sleep 120"]).spawn().unwrap();
         let pid = victim.id().unwrap().to_string();
-        let try_all = |policy: String| {
+        let try_all = |policy: String, place: &str| {
             let script = include_str!("fence/attack.py");
-            [ELSEWHERE, files.join("outside.sock").to_str().unwrap(), &name, &pid, &policy, &name]
+            [ELSEWHERE, files.join("outside.sock").to_str().unwrap(), &name, &pid, &policy, &name, place]
                 .iter()
                 .fold(vec!["python3".to_owned(), "-c".to_owned(), script.to_owned()], |mut all, one| {
                     all.push((*one).to_owned());
@@ -168,7 +168,7 @@ mod bodies {
         };
         let hold = format!("exec 9<'{}'; exec \"$@\"", world.gate.data().display());
 
-        let inside = try_all(files.join("policy.toml").display().to_string());
+        let inside = try_all(files.join("policy.toml").display().to_string(), "inside");
         let run = world.gate.command(&["run", "--fence", "require", "--"]);
         let mut attempt = world.gate.program("sh");
         attempt.args(["-c", &hold, "sh"]).arg(run.as_std().get_program()).args(run.as_std().get_args());
@@ -182,6 +182,7 @@ mod bodies {
         for (attempt, result) in &became {
             assert_ne!(result, "done", "{attempt} succeeded inside");
         }
+        assert_eq!(became["ending the first process"], "it goes on");
         for (attempt, reason) in REAL {
             assert!(became[*attempt].contains(reason), "{attempt}: {}", became[*attempt]);
         }
@@ -202,7 +203,9 @@ mod bodies {
             .status();
         assert!(prepared.await.unwrap().success());
         let mut attempt = world.gate.program("sh");
-        attempt.args(["-c", &hold, "sh"]).args(try_all(spare.join("policy.toml").display().to_string()));
+        attempt
+            .args(["-c", &hold, "sh"])
+            .args(try_all(spare.join("policy.toml").display().to_string(), "outside"));
         let output = ended(attempt).await;
         let complaint = String::from_utf8_lossy(&output.stderr);
         let became: BTreeMap<String, String> = serde_json::from_slice(&output.stdout).expect(&complaint);
@@ -358,7 +361,7 @@ http.server.ThreadingHTTPServer(('127.0.0.1', 3000), H).serve_forever()
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3));
         assert!(complaint.contains("left running: 2 of its processes"), "{complaint}");
-        assert_eq!(processes("sleep 98").await, "", "nothing outlives the session");
+        assert_eq!(processes("^sleep 98[67]").await, "", "nothing outlives the session");
 
         let ready = world.gate.files().join("ready");
         let script = format!("trap 'exit 5' TERM; : > '{}'; sleep 985 & wait", ready.display());
