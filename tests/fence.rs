@@ -17,7 +17,8 @@ use tokio::net::UdpSocket;
 use tokio::process::Command;
 
 use crate::harness::{
-    Canary, ELSEWHERE, ELSEWHERE6, NameReply, World, eventually, inside_a_network, is_inside_a_namespace,
+    Canary, ELSEWHERE, ELSEWHERE6, NameReply, World, all_inside_a_network, eventually, inside_a_network,
+    is_inside_a_namespace,
 };
 
 const POLICY: &str = r#"
@@ -56,6 +57,24 @@ in_a_network! {
     a_gateway_that_was_away_serves_the_fence_again => away
     a_terminal_works_as_outside => terminal
     without_namespaces_require_refuses_and_doctor_says_what_mends_it => unfenced
+}
+
+#[tokio::test]
+async fn real_programs_work_inside() {
+    all_inside_a_network(&["clients::"], (crate::clients::DESKS, "fenced")).await;
+}
+
+#[tokio::test]
+async fn real_programs_work_inside_without_proxy_variables() {
+    let tests = [
+        "clients::cargo::cargo_fetches",
+        "clients::curl::curl_passes_in_every_version",
+        "clients::git::git_pushes_and_clones",
+        "clients::node::npm_installs",
+        "clients::python::pip_downloads",
+        "clients::sdk::",
+    ];
+    all_inside_a_network(&tests, (crate::clients::DESKS, "unaware")).await;
 }
 
 /// A world on standard ports whose gateway has no privileges, and something listening elsewhere.

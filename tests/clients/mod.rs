@@ -27,6 +27,27 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Desk {
     folder: TempDir,
     variables: Vec<(String, String)>,
+    /// What its programs are started by.
+    fence: Vec<String>,
+}
+
+/// Says in an environment that desks stand in a fence: `fenced`, or `unaware`, where programs have no proxy variables
+/// and origins are on standard ports.
+pub const DESKS: &str = "TEST_DESKS";
+const FENCED: &[&str] = &["run", "--fence", "require", "--"];
+const PROXY: [&str; 6] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+
+/// What starts a program at a desk of this world.
+fn fence(world: &World) -> Vec<String> {
+    let Ok(kind) = std::env::var(DESKS) else { return Vec::new() };
+    let run = world.gate.command(FENCED);
+    let words = [run.as_std().get_program()].into_iter().chain(run.as_std().get_args());
+    let mut words: Vec<String> = words.map(|word| word.to_str().unwrap().to_owned()).collect();
+    if kind == "unaware" {
+        words.push("env".to_owned());
+        words.extend(PROXY.iter().flat_map(|name| ["-u".to_owned(), (*name).to_owned()]));
+    }
+    words
 }
 
 impl Desk {
@@ -39,7 +60,7 @@ impl Desk {
         };
         let variables: Vec<_> = printed.lines().filter_map(variable).collect();
         assert!(variables.iter().any(|(name, _)| name == "HTTPS_PROXY"), "{printed}");
-        Desk { folder: TempDir::new().unwrap(), variables }
+        Desk { folder: TempDir::new().unwrap(), variables, fence: fence(world) }
     }
 
     /// Its folder.
@@ -49,11 +70,20 @@ impl Desk {
 
     /// A program, about to run at this desk.
     pub fn program(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let mut command = match &*self.fence {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command.current_dir(self.path()).env_clear().kill_on_drop(true).stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.path()).env("LC_ALL", "C.UTF-8");
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if self.fence.is_empty() {
+            command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        }
         command
     }
 

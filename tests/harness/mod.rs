@@ -36,7 +36,9 @@ pub use canary::Canary;
 pub use disk::FailingDisk;
 pub use gate::{Gate, GateBuilder, Refusal, command, resident};
 pub use load::{Load, Told};
-pub use namespace::{ELSEWHERE, ELSEWHERE6, inside_a_namespace, inside_a_network, is_inside_a_namespace};
+pub use namespace::{
+    ELSEWHERE, ELSEWHERE6, all_inside_a_network, inside_a_namespace, inside_a_network, is_inside_a_namespace,
+};
 pub use origin::{Asked, End, Origin, Reply, Seen, reply};
 pub use raw::Raw;
 pub use request::{Body, Request};

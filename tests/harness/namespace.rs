@@ -27,6 +27,23 @@ pub async fn inside_a_namespace(folder: &Path, mounts: &str, test: &str) {
 /// Runs an ignored test of this program with a network of its own, where every port is free, [`ELSEWHERE`] is reached
 /// and nothing else is. Says so and does nothing where there is no such network to be had, and fails there in CI.
 pub async fn inside_a_network(test: &str) {
+    if let Some(inside) = in_a_network(test, "exec \"$@\"").await {
+        run(inside, test).await;
+    }
+}
+
+/// Runs tests of this program whose names begin so, one after the other, in such a network and with a variable set.
+pub async fn all_inside_a_network(tests: &[&str], (name, value): (&str, &str)) {
+    let Some(mut inside) = in_a_network(&tests.join(", "), "exec \"$@\"").await else { return };
+    inside.env_remove(INSIDE).env(name, value);
+    inside.arg(std::env::current_exe().unwrap()).args(["--nocapture", "--test-threads=1"]).args(tests);
+    let output = tokio::time::timeout(Duration::from_secs(600), inside.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains(" 0 passed"), "{said}\n{complained}");
+}
+
+async fn in_a_network(tests: &str, start: &str) -> Option<Command> {
     let network = |then: &str| {
         let up = format!(
             "ip link set lo up && ip addr add {ELSEWHERE}/32 dev lo && ip addr add {ELSEWHERE6}/128 dev lo nodad && {then}"
@@ -34,11 +51,11 @@ pub async fn inside_a_network(test: &str) {
         namespace(&["--net", "--mount"], &up, Path::new("."))
     };
     if !network("true").output().await.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: no network of its own can be made here (unshare, ip); {test} was not tried");
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI has to try {test}");
-        return;
+        eprintln!("SKIPPED: no network of its own can be made here (unshare, ip); not tried: {tests}");
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI has to try {tests}");
+        return None;
     }
-    run(network("exec \"$@\""), test).await;
+    Some(network(start))
 }
 
 fn namespace(kinds: &[&str], script: &str, folder: &Path) -> Command {

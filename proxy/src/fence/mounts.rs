@@ -196,8 +196,10 @@ fn hide(path: &Path) -> Steps {
     let covered = match fs::symlink_metadata(path) {
         Ok(file) if file.is_dir() => tmpfs(path, "mode=555,size=4k", MountFlags::RDONLY),
         Ok(_) => mount_bind(NOTHING, path).map_err(io::Error::from),
-        // Gone since it was found.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // Gone since it was found, or in a folder where this user has no business: the command's is the same user.
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied].contains(&error.kind()) => {
+            return Ok(());
+        }
         Err(error) => Err(error),
     };
     covered.map_err(step(format!("hiding `{}`", path.display())))
