@@ -11,7 +11,7 @@ use crate::catalogue::{Classified, ServiceId, encoded_label};
 use crate::document::{Approval, Document};
 use crate::identity::AgentName;
 use crate::record::Finding;
-use crate::request::Request;
+use crate::request::{Kind, Request};
 use crate::rule::Rule;
 use crate::target::{Host, Target};
 use crate::usage::Usage;
@@ -22,10 +22,12 @@ use crate::verdict::{
 mod explain;
 mod grants;
 mod index;
+mod look_up;
 mod policy;
 
 pub use explain::{Explanation, Match};
 pub use grants::{Grant, Grants};
+pub use look_up::LookUp;
 
 use index::{Index, Ports, Reading};
 
@@ -68,29 +70,38 @@ impl Policy {
     /// The scheme of the target does not matter: what a tunnel carries is not known before its first bytes.
     pub fn reach(&self, agent: &AgentName, target: &Target) -> Reach {
         let place = self.place(target);
-        let (mut passes, mut stopped) = (false, None);
-        self.index.each(&target.host, &place, |entry, reading| {
+        let ruling = self.widest(agent, target, &place);
+        if ruling.action != Action::Deny || self.document.mode == Mode::Observe {
+            return Reach::Possible;
+        }
+        Reach::Never(self.denial(&ruling, target, self.judgement(&ruling, target, &place)))
+    }
+
+    /// The most that the rules could say to any request of an agent to a destination.
+    fn widest(&self, agent: &AgentName, target: &Target, place: &Classified<'_>) -> Ruling {
+        let (mut passes, mut stopped) = (None, None);
+        self.index.each(&target.host, place, |entry, reading| {
             let rule = self.rule(entry.id);
             let about = rule.matches_agent(agent) && entry.ports.may_contain(target, place.service);
             if !about || (reading == Reading::Embedded && rule.action == Action::Allow) {
                 return;
             }
             if rule.observe || rule.action != Action::Deny {
-                passes = true;
+                passes = min_id(passes, entry.id);
             } else if rule.is_unconditional() {
                 stopped = min_id(stopped, entry.id);
             }
         });
-        let default = *self.document.defaults.of(place.class);
-        let possible = stopped.is_none() && (passes || default != Action::Deny);
-        if possible || self.document.mode == Mode::Observe {
-            return Reach::Possible;
+        let allow = |reason, rule| Ruling { action: Action::Allow, reason, rule };
+        match (stopped, passes) {
+            (Some(_), _) => Ruling { action: Action::Deny, reason: Reason::DeniedByRule, rule: stopped },
+            (None, Some(id)) if self.rule(id).observe => allow(Reason::AllowedByObserve, passes),
+            (None, Some(_)) => allow(Reason::AllowedByRule, passes),
+            (None, None) if *self.document.defaults.of(place.class) == Action::Deny => {
+                self.denied_by_default(agent, target, place)
+            }
+            (None, None) => allow(Reason::AllowedByDefault, None),
         }
-        let ruling = match stopped {
-            Some(id) => Ruling { action: Action::Deny, reason: Reason::DeniedByRule, rule: Some(id) },
-            None => self.denied_by_default(agent, target, &place),
-        };
-        Reach::Never(self.denial(&ruling, target, self.judgement(&ruling, target, &place)))
     }
 
     fn place(&self, target: &Target) -> Classified<'_> {
@@ -166,8 +177,11 @@ impl Policy {
         let target = request.target;
         let answered = |rule: Option<u32>| self.is_answered(request, rule, grants, now);
         let observes = matching.enforced.is_empty() && !matching.observed.is_empty();
+        let forwarded = matching.is_empty() && request.kind == Kind::Tcp && grants.forward(request.target);
         let mut ruling = if observes {
             self.strictest(request, place, &matching.observed, true, &answered)
+        } else if forwarded {
+            Ruling { action: Action::Allow, reason: Reason::AllowedByRule, rule: None }
         } else if matching.enforced.is_empty() {
             self.default_ruling(request, place, &answered)
         } else {
@@ -183,6 +197,9 @@ impl Policy {
         }
         let mut judgement = self.judgement(&ruling, target, place);
         judgement.findings.extend(large);
+        if forwarded {
+            judgement.rule = Some(format!("forward \"{}:{}\"", target.host, target.port).into());
+        }
         if observes || request.observe || self.document.mode == Mode::Observe {
             judgement.mode = Mode::Observe;
             observe(&mut judgement);
@@ -352,6 +369,12 @@ impl Policy {
             Reason::UnknownDestination | Reason::DeniedByDefault | Reason::PortRefused
         );
         Denial { judgement, allow_with: helps.then(|| target.authority_to_allow()) }
+    }
+}
+
+impl Matching {
+    fn is_empty(&self) -> bool {
+        self.enforced.is_empty() && self.observed.is_empty()
     }
 }
 

@@ -146,8 +146,12 @@ impl DecisionView {
 
     /// The command that would allow it, where one would.
     pub fn allow_line(&self) -> Option<String> {
-        let helps =
-            matches!(self.reason, Reason::UnknownDestination | Reason::DeniedByDefault | Reason::PortRefused);
+        let helps = match self.reason {
+            // Inside a fence nobody serves other ports, whatever the policy says.
+            Reason::PortRefused => self.kind != Kind::Tcp,
+            Reason::UnknownDestination | Reason::DeniedByDefault => true,
+            _ => false,
+        };
         // People paste this into a shell: a host that is none, for one that was redacted, must not get there.
         let host = self.host.as_ref().is_some_and(|host| Host::parse(host.as_str().as_bytes()).is_ok());
         (helps && host).then(|| format!("outgate policy allow {}", self.destination()))

@@ -1,6 +1,8 @@
-//! Answers that people gave while the gateway runs. A grant is an input to the decision, never a permit by itself.
+//! What people said besides the policy: answers given while the gateway runs, and services of the host that the
+//! operator opened to fences. Both are inputs to the decision, never permits by themselves.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::identity::AgentName;
@@ -21,7 +23,10 @@ pub struct Grant {
 
 /// The answers that reach a request: those given to its agent, and to its session where they are for one.
 #[derive(Clone, Debug, Default)]
-pub struct Grants(HashMap<AgentName, Vec<Grant>>);
+pub struct Grants {
+    answers: HashMap<AgentName, Vec<Grant>>,
+    forwards: Arc<[SocketAddr]>,
+}
 
 impl Grants {
     /// No answers.
@@ -29,14 +34,26 @@ impl Grants {
         Grants::default()
     }
 
+    /// With the services of the host that `[fence] forward` names.
+    #[must_use]
+    pub fn forwarding(self, forwards: Arc<[SocketAddr]>) -> Grants {
+        Grants { forwards, ..self }
+    }
+
+    /// Whether the operator opened this address of the host to fences. That allows what no rule is about.
+    pub fn forward(&self, target: &Target) -> bool {
+        let address = target.host.ip().map(|ip| SocketAddr::new(ip, target.port));
+        address.is_some_and(|address| self.forwards.contains(&address))
+    }
+
     /// Adds an answer.
     pub fn insert(&mut self, grant: Grant) {
-        self.0.entry(grant.agent.clone()).or_default().push(grant);
+        self.answers.entry(grant.agent.clone()).or_default().push(grant);
     }
 
     /// Whether an answer covers what a rule (or the default, for `None`) asks at `now`.
     pub fn cover(&self, agent: &AgentName, target: &Target, rule: Option<&str>, now: i64) -> bool {
-        self.0.get(agent).into_iter().flatten().any(|grant| {
+        self.answers.get(agent).into_iter().flatten().any(|grant| {
             grant.target == *target
                 && grant.rule.as_deref() == rule
                 && grant.until.is_none_or(|until| now < until)

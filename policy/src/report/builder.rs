@@ -15,6 +15,7 @@ use super::{
 };
 use crate::identity::{AgentName, SessionId};
 use crate::record::OutcomeKind;
+use crate::request::Kind;
 use crate::verdict::{Action, Class, Mode, Reason};
 use crate::view::DecisionView;
 
@@ -293,7 +294,8 @@ impl Builder {
             row.last = row.last.max(*time);
         }
         let domain = view.domain.as_ref().map(|domain| domain.as_str().to_owned());
-        if view.action == Action::Allow {
+        // A name that was looked up was not reached.
+        if view.action == Action::Allow && view.kind != Kind::Dns {
             self.classes.entry(view.class).or_default().add(*amount);
             let domain = if view.service.is_some() { None } else { domain.clone() };
             let key = (view.class, view.service.clone(), domain);
