@@ -15,6 +15,7 @@ mod documentation;
 mod durability;
 mod evasion;
 mod evidence;
+mod fence_gate;
 mod harness;
 mod independent;
 mod kill;

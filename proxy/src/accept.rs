@@ -87,7 +87,7 @@ impl Drop for Listener {
 }
 
 /// Binds a socket that only its owner may connect to. A file left over by a dead process is replaced.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
         std::fs::remove_file(path)?;
     }
@@ -117,7 +117,7 @@ pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
 fn admit(gateway: &Arc<Gateway>, places: &Arc<Semaphore>, stream: Stream) {
     match Arc::clone(places).try_acquire_owned() {
         Ok(place) => {
-            gateway.tasks.spawn(connection::serve(Arc::clone(gateway), stream, Place(Arc::new(place))));
+            gateway.tasks.spawn(connection::serve(Arc::clone(gateway), stream, Place::new(place)));
         }
         Err(_) => {
             gateway.metrics.connection_refused();
@@ -133,3 +133,10 @@ async fn turn_away(mut stream: Stream) {
 /// A connection's place among those that may be open; free again when the last part of the connection is gone.
 #[derive(Clone)]
 pub struct Place(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
+
+impl Place {
+    /// The place that a permit stands for.
+    pub fn new(permit: OwnedSemaphorePermit) -> Place {
+        Place(Arc::new(permit))
+    }
+}

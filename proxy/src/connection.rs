@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -43,11 +43,24 @@ pub struct Scope {
     pub tunnel: Option<Tunnel>,
     /// The connection's place among those that may be open.
     pub place: Place,
+    /// What every request is identified by, whatever it says itself; where the listener is the identity.
+    pub credentials: Option<HeaderValue>,
     /// On the proxy port itself: the place of the agent whose requests come this way.
     pub agent: Arc<Mutex<Option<(AgentName, Slot)>>>,
 }
 
 impl Scope {
+    /// Who asks, on the proxy port itself.
+    ///
+    /// # Errors
+    /// As [`Gateway::identify`].
+    pub async fn identify(&self, headers: &HeaderMap) -> Result<Client, Refusal> {
+        match &self.credentials {
+            Some(credentials) => self.gateway.identify_by(Some(credentials)).await,
+            None => self.gateway.identify(headers).await,
+        }
+    }
+
     /// Whether an agent may use this connection: it counts among that agent's for as long as it is open.
     pub fn admits(&self, agent: &AgentName) -> bool {
         if self.tunnel.is_some() {
@@ -69,14 +82,19 @@ pub struct Tunnel {
     /// Where it leads.
     pub target: Target,
     /// What it was opened with; has to hold for every request in it.
-    pub credentials: Option<http::HeaderValue>,
+    pub credentials: Option<HeaderValue>,
     /// Holds the agent's place.
     pub slot: Slot,
 }
 
 /// Serves a client's connection to its end.
 pub async fn serve(gateway: Arc<Gateway>, stream: Stream, place: Place) {
-    let scope = Scope { gateway, tunnel: None, place, agent: Arc::default() };
+    serve_as(gateway, stream, place, None).await;
+}
+
+/// As [`serve`], for whoever these credentials name, where there are any: those of the requests do not matter then.
+pub async fn serve_as(gateway: Arc<Gateway>, stream: Stream, place: Place, credentials: Option<HeaderValue>) {
+    let scope = Scope { gateway, tunnel: None, place, credentials, agent: Arc::default() };
     serve_http1(scope, stream).await;
 }
 

@@ -137,6 +137,27 @@ impl Dialer {
         shake_hands(target, stream, tls, deadline).await
     }
 
+    /// Connects to a service of the host's loopback that the operator opened to fences. It is neither judged nor asked
+    /// for at a parent proxy: this address and no other is what was meant.
+    ///
+    /// # Errors
+    /// As [`DialError`] says; the gateway itself is never dialled.
+    pub async fn forwarded(&self, address: SocketAddr) -> Result<TcpStream, DialError> {
+        if self.is_own(address) {
+            return Err(DialError::Own(address));
+        }
+        let dialled = tokio::time::timeout(self.timeout, connect_first(vec![address])).await;
+        let (stream, _) =
+            dialled.unwrap_or(Err(std::io::ErrorKind::TimedOut.into())).map_err(DialError::Connect)?;
+        Ok(stream)
+    }
+
+    /// Whether an address is one of the gateway's own listeners.
+    pub fn is_own(&self, address: SocketAddr) -> bool {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        self.own.iter().any(|listener| same_listener(*listener, address))
+    }
+
     async fn addresses(&self, target: &Target) -> Result<Vec<IpAddr>, DialError> {
         match target.host.ip() {
             Some(ip) => Ok(vec![ip]),
@@ -172,7 +193,7 @@ impl Dialer {
     ) -> Result<Vec<SocketAddr>, DialError> {
         for &address in addresses {
             let own = SocketAddr::new(address.to_canonical(), port);
-            if self.own.iter().any(|listener| same_listener(*listener, own)) {
+            if self.is_own(own) {
                 return Err(DialError::Own(own));
             }
             rules.judge(address, port).map_err(|class| DialError::Forbidden { address, class })?;

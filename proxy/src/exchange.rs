@@ -30,7 +30,7 @@ use crate::connection::{Scope, Tunnel};
 use crate::dial::DialError;
 use crate::entry::{Entry, Progress, milliseconds};
 use crate::forward::{Offer, dial_error, upstream_uri};
-use crate::gateway::CurrentPolicy;
+use crate::gateway::{CurrentPolicy, Gateway};
 use crate::head::{BadHead, Head, asks_for_websocket, clean_response, join_cookies, strip_hop_by_hop};
 use crate::identify::Client;
 use crate::inspect;
@@ -183,7 +183,7 @@ fn linger(parts: &Parts, mut body: Incoming) {
 async fn client_of(scope: &Scope, headers: &HeaderMap) -> Result<Client, Refusal> {
     match &scope.tunnel {
         Some(tunnel) => scope.gateway.identify_by(tunnel.credentials.as_ref()).await,
-        None => scope.gateway.identify(headers).await,
+        None => scope.identify(headers).await,
     }
 }
 
@@ -526,68 +526,113 @@ fn answer_refusal(
     response.map(ReplyBody::Full)
 }
 
-/// Decides a passthrough tunnel and commits the decision; otherwise the finished refusal.
-pub async fn permit_connect(
-    scope: &Scope,
+/// Something that was not let through, or not to its end, and what is to be said of it.
+pub struct Stopped {
+    entry: Option<Entry>,
+    refusal: Refusal,
+    outcome: OutcomeKind,
     subject: Subject,
-    audience: Audience,
-    started: Instant,
-) -> Result<(Permit, Entry), Box<Response<ReplyBody>>> {
-    let policy = scope.gateway.policy();
-    let (Some(client), Some(target)) = (subject.client.clone(), subject.target.clone()) else {
-        let refusal = Refusal::plain(Reason::MalformedRequest, "it names no host");
-        return Err(Box::new(refuse(scope, subject, &refusal, audience, started).await));
-    };
-    let usage = scope.gateway.usage(&client.agent, &target.host);
-    let request = policy::request::Request {
+    close: bool,
+}
+
+impl Stopped {
+    /// What was decided and recorded, and cannot be carried out.
+    pub fn failed(entry: Entry, refusal: Refusal, subject: Subject) -> Stopped {
+        entry.progress().stop(refusal.reason, refusal.what.clone());
+        let failed = crate::entry::is_failure(refusal.reason);
+        let outcome = if failed { OutcomeKind::Failed } else { OutcomeKind::Completed };
+        Stopped { entry: Some(entry), refusal, outcome, subject, close: false }
+    }
+
+    /// Says so in a response.
+    pub fn response(self, audience: Audience) -> Response<ReplyBody> {
+        match self.entry {
+            Some(entry) => answer_refusal(entry, &self.refusal, self.outcome, audience, self.close),
+            None => unrecorded(audience, &self.subject),
+        }
+    }
+
+    /// Where nothing can be said: only the record is finished.
+    pub fn close(self) {
+        if let Some(entry) = self.entry {
+            entry.finish(self.outcome);
+        }
+    }
+}
+
+/// What is asked about a connection that will not be read.
+pub fn unread_request<'a>(
+    client: &'a Client,
+    kind: Kind,
+    target: &'a Target,
+) -> policy::request::Request<'a> {
+    policy::request::Request {
         agent: &client.agent,
-        kind: Kind::Connect,
-        target: &target,
+        kind,
+        target,
         method: "",
         path: None,
         upload: 0,
         observe: client.observe,
+    }
+}
+
+/// Decides a connection that will not be read, and commits the decision.
+pub async fn permit_unread(
+    scope: &Scope,
+    subject: &Subject,
+    started: Instant,
+) -> Result<(Permit, Entry), Box<Stopped>> {
+    let policy = scope.gateway.policy();
+    let (Some(client), Some(target)) = (&subject.client, &subject.target) else {
+        let refusal = Refusal::plain(Reason::MalformedRequest, "it names no host");
+        let entry = record_refusal(scope, subject.clone(), &refusal, started).await;
+        let (outcome, subject) = (OutcomeKind::Denied, subject.clone());
+        return Err(Box::new(Stopped { entry, refusal, outcome, subject, close: true }));
     };
+    let usage = scope.gateway.usage(&client.agent, &target.host);
+    let request = unread_request(client, subject.kind, target);
     let verdict = policy.rules.decide(&request, &usage, &scope.gateway.grants(), clock::now());
     let (judgement, refusal) = match verdict {
-        Verdict::Allow(permit) => {
-            return enter(scope, &policy, &subject, permit, audience, started).await.map_err(Box::new);
-        }
+        Verdict::Allow(permit) => return enter(scope, &policy, subject, permit, started).await,
         Verdict::Ask(question) => {
-            let refusal = unattended(&question.judgement, &target);
+            let refusal = unattended(&question.judgement, target);
             (Judgement { action: Action::Deny, reason: refusal.reason, ..question.judgement }, refusal)
         }
         Verdict::Deny(denial) => {
-            let refusal = denied(&denial, &target);
+            let refusal = denied(&denial, target);
             (denial.judgement, refusal)
         }
     };
-    Err(Box::new(refuse_judged(scope, &policy, subject, &judgement, &refusal, audience, started).await))
+    let entry = record(&scope.gateway, &policy, subject, &judgement, started).await;
+    let (outcome, close) = (OutcomeKind::Denied, closes(subject, &refusal));
+    Err(Box::new(Stopped { entry, refusal, outcome, subject: subject.clone(), close }))
 }
 
-/// Commits the decision for a tunnel that is allowed, unless the name it asks for gives a secret away.
+/// Commits the decision for a connection that is allowed, unless the name it asks for gives a secret away.
 async fn enter(
     scope: &Scope,
     policy: &CurrentPolicy,
     subject: &Subject,
     permit: Permit,
-    audience: Audience,
     started: Instant,
-) -> Result<(Permit, Entry), Response<ReplyBody>> {
+) -> Result<(Permit, Entry), Box<Stopped>> {
     let mut judgement = permit.judgement().clone();
     let secrets = inspect::host(policy, permit.target());
     judgement.findings.extend(secrets.findings);
     let decision = decision(policy, subject, &judgement);
     let progress = Arc::new(Progress::default());
     let Ok(entry) = Entry::commit(&scope.gateway, decision, progress, started).await else {
-        return Err(unrecorded(audience, subject));
+        let refusal = Refusal::plain(Reason::AuditUnavailable, "the decision cannot be recorded");
+        let (outcome, subject) = (OutcomeKind::Denied, subject.clone());
+        return Err(Box::new(Stopped { entry: None, refusal, outcome, subject, close: true }));
     };
     if secrets.misplaced.is_none() || permit.secrets() == SecretAction::Alert {
         return Ok((permit, entry));
     }
     if permit.enforces() {
         let refusal = Refusal::plain(Reason::SecretFound, "the name of the host holds a secret");
-        return Err(fail(entry, &refusal, audience));
+        return Err(Box::new(Stopped::failed(entry, refusal, subject.clone())));
     }
     entry.progress().would_stop(Reason::SecretFound);
     Ok((permit, entry))
@@ -636,14 +681,20 @@ pub async fn record_refusal(
     started: Instant,
 ) -> Option<Entry> {
     let policy = scope.gateway.policy();
-    let (class, service) = match &subject.target {
+    let judgement = refused_unjudged(&policy, subject.target.as_ref(), refusal);
+    record(&scope.gateway, &policy, &subject, &judgement, started).await
+}
+
+/// What a record says where it was not the policy that refused.
+pub fn refused_unjudged(policy: &CurrentPolicy, target: Option<&Target>, refusal: &Refusal) -> Judgement {
+    let (class, service) = match target {
         Some(target) => {
             let place = policy.rules.catalogue().classify(&target.host, target.port);
             (place.class, place.service.map(|service| service.name.as_str().into()))
         }
         None => (refusal.class, None),
     };
-    let judgement = Judgement {
+    Judgement {
         action: Action::Deny,
         reason: refusal.reason,
         class,
@@ -652,9 +703,21 @@ pub async fn record_refusal(
         mode: policy.rules.mode(),
         would: None,
         findings: Vec::new(),
-    };
-    let decision = decision(&policy, &subject, &judgement);
-    Entry::commit(&scope.gateway, decision, Arc::new(Progress::default()), started).await.ok()
+    }
+}
+
+/// Commits what was judged; `None` where it cannot be recorded.
+pub async fn record(
+    gateway: &Arc<Gateway>,
+    policy: &CurrentPolicy,
+    subject: &Subject,
+    judgement: &Judgement,
+    started: Instant,
+) -> Option<Entry> {
+    let decision = decision(policy, subject, judgement);
+    let progress = Arc::new(Progress::default());
+    progress.timing(|timing| timing.decide = milliseconds(started));
+    Entry::commit(gateway, decision, progress, started).await.ok()
 }
 
 /// Records a head that hyper refused by itself.
@@ -681,12 +744,11 @@ async fn refuse_judged(
     audience: Audience,
     started: Instant,
 ) -> Response<ReplyBody> {
-    let decision = decision(policy, &subject, judgement);
-    let progress = Arc::new(Progress::default());
-    progress.timing(|timing| timing.decide = milliseconds(started));
-    match Entry::commit(&scope.gateway, decision, progress, started).await {
-        Ok(entry) => answer_refusal(entry, refusal, OutcomeKind::Denied, audience, closes(&subject, refusal)),
-        Err(_) => unrecorded(audience, &subject),
+    match record(&scope.gateway, policy, &subject, judgement, started).await {
+        Some(entry) => {
+            answer_refusal(entry, refusal, OutcomeKind::Denied, audience, closes(&subject, refusal))
+        }
+        None => unrecorded(audience, &subject),
     }
 }
 
@@ -733,6 +795,8 @@ fn decision(policy: &CurrentPolicy, subject: &Subject, judgement: &Judgement) ->
     let redactor = &policy.redactor;
     let target = subject.target.as_ref();
     let host = |host: &Host| redactor.host(host.as_str());
+    // A name by itself is spoken to in no way, and on no port.
+    let spoken_to = target.filter(|_| subject.kind != Kind::Dns);
     Decision {
         id: Ulid::new(),
         time: clock::now(),
@@ -746,9 +810,9 @@ fn decision(policy: &CurrentPolicy, subject: &Subject, judgement: &Judgement) ->
         class: judgement.class,
         service: judgement.service.clone(),
         method: subject.method.as_deref().map(|method| redactor.text(method)),
-        scheme: target.map(|target| target.scheme),
+        scheme: spoken_to.map(|target| target.scheme),
         host: target.map(|target| host(&target.host)),
-        port: target.map(|target| target.port),
+        port: spoken_to.map(|target| target.port),
         domain: target.map(|target| redactor.host(registrable_domain(&target.host))),
         path: subject.path.as_deref().map(|path| redactor.path(path)),
         http_version: subject.version.map(Into::into),

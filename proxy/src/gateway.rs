@@ -1,5 +1,6 @@
 //! What every connection shares: the policy in force, the record, identities, certificates, windows and counts.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -32,6 +33,9 @@ use crate::slots::Slots;
 use crate::store::{Change, Store};
 use crate::tls::{Mint, UpstreamTls};
 
+/// Fences that may stand at once; each has listeners of its own.
+const FENCES: usize = 256;
+
 /// Everything that a connection needs.
 pub struct Gateway {
     /// Settings.
@@ -52,6 +56,8 @@ pub struct Gateway {
     pub places: Arc<Semaphore>,
     /// Connections by agent.
     pub slots: Slots,
+    /// Places for fences.
+    pub fences: Arc<Semaphore>,
     /// Every task that belongs to a connection.
     pub tasks: TaskTracker,
     /// The gateway is about to stop: connections end after the request they are in.
@@ -61,6 +67,7 @@ pub struct Gateway {
     /// Asks for the policy to be read again.
     pub reloads: mpsc::Sender<ReloadAsked>,
     capacity: usize,
+    forwards: Arc<[SocketAddr]>,
     upstream: UpstreamTls,
     ledger: Mutex<Ledger>,
     digest_key: DigestKey,
@@ -115,6 +122,8 @@ impl Gateway {
         Arc::new(Gateway {
             places: Arc::new(Semaphore::new(parts.places)),
             capacity: parts.places,
+            fences: Arc::new(Semaphore::new(FENCES)),
+            forwards: parts.config.fence.forward.as_slice().into(),
             slots: Slots::new(limits.connections_per_agent),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -238,14 +247,14 @@ impl Gateway {
         self.ledger().expire(clock::now());
     }
 
-    /// Whether any connection is open.
+    /// Whether any connection is open, or any fence stands.
     pub fn in_use(&self) -> bool {
-        self.places.available_permits() < self.capacity
+        self.places.available_permits() < self.capacity || self.fences.available_permits() < FENCES
     }
 
-    /// Answers that people have given.
+    /// Answers that people have given, and services of the host that the operator opened to fences.
     pub fn grants(&self) -> Grants {
-        Grants::none()
+        Grants::none().forwarding(Arc::clone(&self.forwards))
     }
 
     /// Counts an exchange that has ended. The last word counts, once.

@@ -19,13 +19,16 @@ use crate::accept::Stream;
 use crate::body::{Meter, ReplyBody};
 use crate::connection::{Scope, Tunnel};
 use crate::entry::Entry;
-use crate::exchange::{self, Subject};
+use crate::exchange::{self, Stopped, Subject};
+use crate::identify::Client;
 use crate::reply::Audience;
 use crate::rewind::Rewind;
 use crate::tunnel::{UNRECOGNIZED_NAME, raw};
 
 /// The longest ClientHello that is waited for, in bytes; larger ones are split over records by nobody honest.
 const HELLO_LIMIT: usize = 64 * 1024;
+/// A fatal `access_denied` alert (RFC 8446, section 6.2) in a TLS 1.2 record, which every version reads.
+const ACCESS_DENIED: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x31];
 /// Size of one relayed read.
 const BUFFER: usize = 16 * 1024;
 
@@ -37,21 +40,9 @@ pub async fn open(
     audience: Audience,
     started: Instant,
 ) -> Response<ReplyBody> {
-    let subject = Subject::connect(Some(tunnel.target.clone()), Some(tunnel.client.clone()));
-    let (permit, entry) = match exchange::permit_connect(scope, subject, audience, started).await {
-        Ok(granted) => granted,
-        Err(response) => return *response,
-    };
-    let policy = scope.gateway.policy();
-    let dialled = scope.gateway.dialer.tcp(permit.target(), policy.rules.addresses()).await;
-    let upstream = match dialled {
-        Ok(dialled) => {
-            entry.progress().upstream(dialled.address, Some(crate::entry::milliseconds(started)));
-            dialled.stream
-        }
-        Err(error) => {
-            return exchange::fail(entry, &exchange::dial_refusal(&error, permit.target()), audience);
-        }
+    let Opened { permit, entry, upstream } = match connect(scope, &tunnel, started).await {
+        Ok(opened) => opened,
+        Err(stopped) => return stopped.response(audience),
     };
     entry.progress().status(200);
     let scope = scope.clone();
@@ -62,6 +53,47 @@ pub async fn open(
         }
     });
     Response::new(ReplyBody::empty())
+}
+
+/// Serves a connection to a passthrough destination that nobody asked for by CONNECT: it can be refused by a TLS
+/// alert only.
+pub async fn serve(scope: &Scope, tunnel: &Tunnel, mut stream: Rewind<Stream>) {
+    match connect(scope, tunnel, Instant::now()).await {
+        Ok(Opened { permit, entry, upstream }) => {
+            relay(scope, tunnel, &permit, entry, stream, upstream).await;
+        }
+        Err(stopped) => {
+            stopped.close();
+            // What is left unread would turn the end of the connection into a reset, which takes the alert with it.
+            let deadline = scope.gateway.config.limits.header_timeout;
+            let _ = tokio::time::timeout(deadline, read_hello(&mut stream)).await;
+            let _ = stream.write_all(&ACCESS_DENIED).await;
+            let _ = stream.shutdown().await;
+        }
+    }
+}
+
+/// A tunnel whose other end is connected.
+struct Opened {
+    permit: Permit,
+    entry: Entry,
+    upstream: TcpStream,
+}
+
+async fn connect(scope: &Scope, tunnel: &Tunnel, started: Instant) -> Result<Opened, Box<Stopped>> {
+    let subject = Subject::connect(Some(tunnel.target.clone()), Some(tunnel.client.clone()));
+    let (permit, entry) = exchange::permit_unread(scope, &subject, started).await?;
+    let policy = scope.gateway.policy();
+    match scope.gateway.dialer.tcp(permit.target(), policy.rules.addresses()).await {
+        Ok(dialled) => {
+            entry.progress().upstream(dialled.address, Some(crate::entry::milliseconds(started)));
+            Ok(Opened { permit, entry, upstream: dialled.stream })
+        }
+        Err(error) => {
+            let refusal = exchange::dial_refusal(&error, permit.target());
+            Err(Box::new(Stopped::failed(entry, refusal, subject)))
+        }
+    }
 }
 
 async fn relay(
@@ -90,21 +122,35 @@ async fn relay(
         );
         return entry.finish(OutcomeKind::Denied);
     }
+    copy_while_allowed(
+        scope,
+        &tunnel.client,
+        permit,
+        Kind::Connect,
+        entry,
+        Rewind::new(hello, client),
+        upstream,
+    )
+    .await;
+}
+
+/// Relays until either end is done, nothing moves, or the policy no longer allows it; and writes the outcome.
+pub async fn copy_while_allowed(
+    scope: &Scope,
+    caller: &Client,
+    permit: &Permit,
+    kind: Kind,
+    entry: Entry,
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    upstream: TcpStream,
+) {
     let meter = Meter::new(&scope.gateway, permit, &entry);
     let idle = scope.gateway.config.upstream.idle_timeout;
-    let request = policy::request::Request {
-        agent: &tunnel.client.agent,
-        kind: Kind::Connect,
-        target: &tunnel.target,
-        method: "",
-        path: None,
-        upload: 0,
-        observe: tunnel.client.observe,
-    };
+    let request = exchange::unread_request(caller, kind, permit.target());
     let progress = Arc::clone(entry.progress());
     let kind = tokio::select! {
-        kind = copy_both(Rewind::new(hello, client), upstream, meter, idle) => kind,
-        () = exchange::no_longer_allowed(scope, &tunnel.client, request) => {
+        kind = copy_both(client, upstream, meter, idle) => kind,
+        () = exchange::no_longer_allowed(scope, caller, request) => {
             progress.stop(Reason::DeniedByRule, "the policy no longer allows it");
             OutcomeKind::Completed
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use policy::event::Happening;
 use policy::redact::Redacted;
 use policy::usage::{Charge, Ledger};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::{Config, Durability, Environment, ListenAddress};
 use crate::control::Control;
 use crate::dial::Dialer;
+use crate::fence::gate::{self, Gate};
 use crate::folder;
 use crate::gateway::{Gateway, Parts, ReloadAsked};
 use crate::identify::Identities;
@@ -58,11 +59,12 @@ pub struct Options<'a> {
 /// Whatever keeps it from listening, in words; and records that could not be written at the end.
 pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Running)) -> anyhow::Result<()> {
     tls::install_provider();
+    stay_unread();
     let stop = Stop::listen()?;
     folder::prepare(&config.data_dir)?;
     let claim = Claim::take(&config.data_dir)?;
     let (reloads, asked) = mpsc::channel(1);
-    let Built { gateway, listeners, admin } = build(config, &options, &claim, reloads).await?;
+    let Built { gateway, listeners, admin, gate } = build(config, &options, &claim, reloads).await?;
     let running = running(&gateway.config, &listeners, &admin)?;
     let control = Control { gateway: Arc::clone(&gateway), running: running.clone() };
     let state = Arc::new(Admin {
@@ -83,6 +85,7 @@ pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Run
     for listener in listeners {
         tokio::spawn(accept::run(Arc::clone(&gateway), listener));
     }
+    tokio::spawn(gate::run(Arc::clone(&gateway), gate));
     let admin = tokio::spawn(admin::run(state, admin, gateway.stopping.clone()));
     claim.announce(&running)?;
     ready(&running);
@@ -91,10 +94,19 @@ pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Run
     drain(&gateway, &mut stop, admin).await
 }
 
+/// Keeps other processes of the same user from reading this one's memory, where keys and tokens are, and from taking
+/// its descriptors; and the memory from being written out when it dies.
+fn stay_unread() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "other processes of this user may read the memory of this one");
+    }
+}
+
 struct Built {
     gateway: Arc<Gateway>,
     listeners: Vec<Listener>,
     admin: Listener,
+    gate: Gate,
 }
 
 /// Everything that can fail does so here, before the first client can connect.
@@ -128,6 +140,7 @@ async fn build(
     let ledger = rebuild_windows(&store, loaded.rules.window_seconds()).await;
     let ledger = ledger.map_err(|error| unreadable(&error))?;
     let (listeners, admin) = bind(&config, options.until_idle).await?;
+    let gate = Gate::open(&config.data_dir)?;
     let dialer = dialer(&config, &metrics, listeners.iter().chain([&admin]))?;
     let places = places(config.limits.connections);
     let gateway = Gateway::new(Parts {
@@ -145,7 +158,7 @@ async fn build(
         reloads,
         places,
     });
-    Ok(Built { gateway, listeners, admin })
+    Ok(Built { gateway, listeners, admin, gate })
 }
 
 /// As many connections as are wanted, or as the system has descriptors for: each takes one for the client and one

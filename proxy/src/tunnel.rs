@@ -63,7 +63,7 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
     let audience = Audience::of(&parts.headers);
-    let client = match scope.gateway.identify(&parts.headers).await {
+    let client = match scope.identify(&parts.headers).await {
         Ok(client) => client,
         Err(refusal) => {
             let subject = Subject::connect(read_target(&parts).ok(), None);
@@ -88,7 +88,8 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
         let subject = Subject::connect(Some(target), Some(client));
         return exchange::refuse(scope, subject, &refusal, audience, started).await;
     };
-    let credentials = parts.headers.get(PROXY_AUTHORIZATION).cloned();
+    let presented = parts.headers.get(PROXY_AUTHORIZATION);
+    let credentials = scope.credentials.as_ref().or(presented).cloned();
     let tunnel = Tunnel { client, target, credentials, slot };
     let policy = scope.gateway.policy();
     if policy.rules.passthrough(&tunnel.target) {
@@ -110,6 +111,20 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
 fn serve(scope: Scope, tunnel: Tunnel, upgrade: OnUpgrade) -> BoxFuture<'static, ()> {
     async move {
         if let Some(stream) = raw(upgrade).await {
+            read(scope, tunnel, stream).await;
+        }
+    }
+    .boxed()
+}
+
+/// Serves a connection that leads to a destination without anybody having asked for a tunnel.
+pub fn serve_stream(scope: Scope, tunnel: Tunnel, stream: Stream) -> BoxFuture<'static, ()> {
+    let scope = Scope { tunnel: Some(tunnel.clone()), ..scope };
+    let stream = Rewind::new(Bytes::new(), stream);
+    async move {
+        if scope.gateway.policy().rules.passthrough(&tunnel.target) {
+            passthrough::serve(&scope, &tunnel, stream).await;
+        } else {
             read(scope, tunnel, stream).await;
         }
     }

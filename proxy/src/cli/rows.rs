@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use owo_colors::Style;
 use policy::record::{Finding, OutcomeKind};
+use policy::request::Kind;
 use policy::target::Scheme;
 use policy::verdict::Class;
 use policy::view::DecisionView;
@@ -70,6 +71,9 @@ pub(crate) fn sent(view: &DecisionView) -> String {
 pub(crate) fn request(view: &DecisionView) -> String {
     let method = view.method.as_ref().map_or_else(|| view.kind.as_str(), |method| method.as_str());
     let Some(host) = &view.host else { return format!("{method} (unreadable)") };
+    if matches!(view.kind, Kind::Dns | Kind::Tcp) {
+        return format!("{} {}", method.to_ascii_lowercase(), view.destination());
+    }
     let scheme = view.scheme.unwrap_or(Scheme::Tcp);
     let port = view.port.filter(|port| *port != scheme.default_port());
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
@@ -122,6 +126,19 @@ mod tests {
                 json!({"host": null, "scheme": null, "port": null, "path": null, "method": null, "kind": "connect",
                        "reason": "malformed_request"}),
                 ["connect (unreadable)", "malformed_request", "0 B", ""],
+            ),
+            (
+                json!({"kind": "dns", "scheme": null, "port": null, "path": null, "method": null}),
+                ["dns evil.example", "unknown_destination", "0 B", ""],
+            ),
+            (
+                json!({"kind": "tcp", "scheme": "tcp", "port": 5432, "path": null, "method": null,
+                       "reason": "port_refused"}),
+                ["tcp evil.example:5432", "port_refused", "0 B", ""],
+            ),
+            (
+                json!({"kind": "tcp", "scheme": "tcp", "path": null, "method": "UDP", "reason": "port_refused"}),
+                ["udp evil.example:443", "port_refused", "0 B", ""],
             ),
             (
                 json!({"action": "allow", "reason": "allowed_by_observe", "would": "deny",

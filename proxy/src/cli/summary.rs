@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use policy::record::Finding;
+use policy::request::Kind;
 use policy::verdict::{Action, Reason};
 use policy::view::DecisionView;
 
@@ -45,6 +46,8 @@ impl Summary {
             }
         }
         match view.action {
+            // A name that nothing connected to.
+            Action::Allow if view.kind == Kind::Dns => {}
             Action::Allow => *self.reached.entry(host).or_default() += 1,
             Action::Ask | Action::Deny => {
                 let denied = self.denied.entry((host, view.reason)).or_default();
@@ -167,6 +170,21 @@ pub(crate) mod tests {
   secret   aws-access-key on the way to paste.example 1×, stopped
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_a_fence_refused_is_told_with_the_line_that_helps_and_with_none_where_none_does() {
+        let name = json!({"kind": "dns", "scheme": null, "port": null, "path": null, "method": null});
+        let mut looked_up = name.clone();
+        looked_up["action"] = json!("allow");
+        looked_up["reason"] = json!("allowed_by_rule");
+        looked_up["outcome"] = json!("completed");
+        let port = json!({"kind": "tcp", "scheme": "tcp", "port": 5432, "reason": "port_refused"});
+        let expected = "  \
+  denied   evil.example 1×, unknown_destination; to allow it: outgate policy allow evil.example
+  denied   evil.example:5432 1×, port_refused
+";
+        assert_eq!(lines(&[name, looked_up, port]), expected);
     }
 
     #[test]

@@ -1,0 +1,287 @@
+//! What comes in by a fence's sockets: each belongs to the fence's session, and leads to where its kind says.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use policy::record::OutcomeKind;
+use policy::request::Kind;
+use policy::target::{Host, Scheme, Target};
+use policy::verdict::{Judgement, Reason};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+
+use super::names::Names;
+use super::packets::{self, Transport};
+use super::pass::Role;
+use super::resolver;
+use super::rows::{About, Rows, Turn};
+use crate::accept::Place;
+use crate::connection::{self, Scope, Tunnel};
+use crate::exchange::{self, Subject};
+use crate::gateway::Gateway;
+use crate::identify::Client;
+use crate::passthrough;
+use crate::reply::Refusal;
+use crate::tunnel;
+
+pub(super) use super::resolver::tell_unfollowed;
+
+/// How long to wait after the system refused to accept, so as not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The largest packet of the loopback device.
+const PACKET: usize = 65_536;
+
+/// A fence that stands.
+pub(super) struct Fence {
+    pub(super) gateway: Arc<Gateway>,
+    /// By which everything that comes out of it is identified, again each time.
+    pub(super) credentials: HeaderValue,
+    /// Whom they named when the fence was handed over.
+    pub(super) opener: Client,
+    pub(super) names: Mutex<Names>,
+    pub(super) rows: tokio::sync::Mutex<Rows>,
+    /// Its listeners are dropped.
+    pub(super) ended: CancellationToken,
+}
+
+/// Serves one socket until the fence ends.
+pub(super) async fn serve(fence: Arc<Fence>, (role, socket): (Role, OwnedFd)) {
+    let served = match role {
+        Role::Names => resolver::serve_packets(&fence, socket).await,
+        Role::NamesStream => resolver::serve_streams(&fence, socket).await,
+        Role::Packets => watch(&fence, socket).await,
+        Role::Proxy | Role::Https | Role::Http | Role::Forward { .. } => accept(&fence, role, socket).await,
+    };
+    if let Err(error) = served {
+        tracing::warn!(%error, ?role, "a socket of a fence is no longer served");
+    }
+}
+
+/// A listener that was handed over.
+pub(super) fn listener(socket: OwnedFd) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// The next connection; `None` once the fence has ended.
+pub(super) async fn next(fence: &Fence, listener: &TcpListener) -> Option<TcpStream> {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = fence.ended.cancelled() => return None,
+        };
+        match accepted.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream)) {
+            Ok(stream) => return Some(stream),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept inside a fence");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept(fence: &Arc<Fence>, role: Role, socket: OwnedFd) -> io::Result<()> {
+    let listener = listener(socket)?;
+    let gateway = &fence.gateway;
+    while let Some(stream) = next(fence, &listener).await {
+        let Ok(place) = Arc::clone(&gateway.places).try_acquire_owned() else {
+            gateway.metrics.connection_refused();
+            continue;
+        };
+        let place = Place::new(place);
+        let fence = Arc::clone(fence);
+        match role {
+            Role::Https => gateway.tasks.spawn(lead(fence, stream, place, 443)),
+            Role::Http => gateway.tasks.spawn(lead(fence, stream, place, 80)),
+            Role::Forward { to } => gateway.tasks.spawn(forward(fence, stream, place, to)),
+            _ => {
+                let credentials = Some(fence.credentials.clone());
+                let gateway = Arc::clone(gateway);
+                gateway.tasks.clone().spawn(connection::serve_as(
+                    gateway,
+                    Either::Left(stream),
+                    place,
+                    credentials,
+                ))
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Serves a connection of a program that knows nothing of the proxy: it leads to the name whose address it was
+/// made to.
+async fn lead(fence: Arc<Fence>, stream: TcpStream, place: Place, port: u16) {
+    let Ok(address) = stream.local_addr() else { return };
+    let IpAddr::V4(address) = address.ip().to_canonical() else { return };
+    let Some(host) = fence.names().follow(address) else {
+        // Closed before it is told: a record that waits must not keep the client waiting.
+        drop(stream);
+        return fence.refuse_address(address, port).await;
+    };
+    let target = Target { scheme: Scheme::Https, host, port };
+    let Some(tunnel) = fence.tunnel(&place, Kind::Connect, target).await else { return };
+    tunnel::serve_stream(fence.scope(place), tunnel, Either::Left(stream)).await;
+}
+
+/// Serves a connection to a service of the host.
+async fn forward(fence: Arc<Fence>, stream: TcpStream, place: Place, to: SocketAddr) {
+    let started = Instant::now();
+    let target = Target { scheme: Scheme::Tcp, host: Host::from_address(to.ip()), port: to.port() };
+    let Some(tunnel) = fence.tunnel(&place, Kind::Tcp, target).await else { return };
+    let scope = fence.scope(place);
+    let client = tunnel.client.clone();
+    let subject =
+        Subject { kind: Kind::Tcp, ..Subject::connect(Some(tunnel.target.clone()), Some(client.clone())) };
+    let (permit, entry) = match exchange::permit_unread(&scope, &subject, started).await {
+        Ok(permitted) => permitted,
+        Err(stopped) => return stopped.close(),
+    };
+    match fence.gateway.dialer.forwarded(to).await {
+        Ok(upstream) => {
+            entry.progress().upstream(to, Some(crate::entry::milliseconds(started)));
+            passthrough::copy_while_allowed(&scope, &client, &permit, Kind::Tcp, entry, stream, upstream)
+                .await;
+        }
+        Err(error) => {
+            let refusal = exchange::dial_refusal(&error, permit.target());
+            exchange::Stopped::failed(entry, refusal, subject).close();
+        }
+    }
+}
+
+/// Tells of packets to names on ports that nobody serves. The kernel has refused them already.
+async fn watch(fence: &Arc<Fence>, socket: OwnedFd) -> io::Result<()> {
+    // Receiving is the same for every socket of datagrams, whatever its addresses.
+    let socket = std::net::UdpSocket::from(socket);
+    socket.set_nonblocking(true)?;
+    let socket = UdpSocket::from_std(socket)?;
+    let mut buffer = vec![0; PACKET];
+    loop {
+        let received = tokio::select! {
+            received = socket.recv(&mut buffer) => received,
+            () = fence.ended.cancelled() => return Ok(()),
+        };
+        let Ok(length) = received else {
+            // The device went down, or the like; it may come back.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        if let Some(attempt) = packets::read(&buffer[..length]).filter(|attempt| !attempt.is_served()) {
+            fence.refuse_packet(attempt).await;
+        }
+    }
+}
+
+impl Fence {
+    /// What a connection out of this fence shares.
+    fn scope(&self, place: Place) -> Scope {
+        Scope {
+            gateway: Arc::clone(&self.gateway),
+            tunnel: None,
+            place,
+            credentials: Some(self.credentials.clone()),
+            agent: Arc::default(),
+        }
+    }
+
+    /// Whose fence it is, as of now.
+    pub(super) async fn identify(&self) -> Result<Client, Refusal> {
+        self.gateway.identify_by(Some(&self.credentials)).await
+    }
+
+    /// The tunnel for a connection that leads somewhere by itself; `None` where that is refused, and recorded.
+    async fn tunnel(&self, place: &Place, kind: Kind, target: Target) -> Option<Tunnel> {
+        let (client, refusal) = match self.identify().await {
+            Ok(client) => match self.gateway.slots.claim(&client.agent) {
+                Some(slot) => {
+                    let credentials = Some(self.credentials.clone());
+                    return Some(Tunnel { client, target, credentials, slot });
+                }
+                None => {
+                    (client, Refusal::plain(Reason::Overloaded, "this agent has too many connections open"))
+                }
+            },
+            Err(refusal) => (self.opener.clone(), refusal),
+        };
+        let subject = Subject { kind, ..Subject::connect(Some(target), Some(client)) };
+        let scope = self.scope(place.clone());
+        if let Some(entry) = exchange::record_refusal(&scope, subject, &refusal, Instant::now()).await {
+            entry.finish(OutcomeKind::Denied);
+        }
+        None
+    }
+
+    async fn refuse_address(&self, address: Ipv4Addr, port: u16) {
+        let host = Host::from_address(address.into());
+        self.refuse_port(About::Address(address, port), host, port, None).await;
+    }
+
+    async fn refuse_packet(&self, attempt: packets::Attempt) {
+        let host = self.names().follow(attempt.to);
+        let host = host.unwrap_or_else(|| Host::from_address(attempt.to.into()));
+        let method = (attempt.transport == Transport::Udp).then(|| "UDP".to_owned());
+        self.refuse_port(About::Packet(attempt), host, attempt.port, method).await;
+    }
+
+    /// Records a port that nobody serves.
+    async fn refuse_port(&self, about: About, host: Host, port: u16, method: Option<String>) {
+        let policy = self.gateway.policy();
+        let target = Target { scheme: Scheme::Tcp, host, port };
+        let refusal = Refusal::plain(Reason::PortRefused, "nothing inside the fence leads to this port");
+        let judgement = exchange::refused_unjudged(&policy, Some(&target), &refusal);
+        let subject =
+            Subject { kind: Kind::Tcp, method, ..Subject::connect(Some(target), Some(self.opener.clone())) };
+        self.refuse(about, &subject, &judgement).await;
+    }
+
+    /// Records a refusal, unless there is one like it or there are too many; whether it is on record.
+    pub(super) async fn refuse(&self, about: About, subject: &Subject, judgement: &Judgement) -> bool {
+        // Held while it is written: whoever asks the same meanwhile must not be told that it is on record.
+        let mut rows = self.rows.lock().await;
+        match rows.turn(&about, Instant::now()) {
+            Turn::Known => true,
+            Turn::TooMany => {
+                self.tell_too_many(&mut rows, subject.kind).await;
+                false
+            }
+            Turn::Write => {
+                let written = self.write(subject, judgement, OutcomeKind::Denied).await;
+                if !written {
+                    rows.failed(&about);
+                }
+                written
+            }
+        }
+    }
+
+    async fn tell_too_many(&self, rows: &mut Rows, kind: Kind) {
+        if rows.turn(&About::TooMany, Instant::now()) != Turn::Write {
+            return;
+        }
+        let refusal = Refusal::plain(Reason::Overloaded, "the fence causes too many records");
+        let judgement = exchange::refused_unjudged(&self.gateway.policy(), None, &refusal);
+        let subject = Subject { kind, ..Subject::connect(None, Some(self.opener.clone())) };
+        if !self.write(&subject, &judgement, OutcomeKind::Denied).await {
+            rows.failed(&About::TooMany);
+        }
+    }
+
+    /// Records something that is over with its decision.
+    pub(super) async fn write(&self, subject: &Subject, judgement: &Judgement, outcome: OutcomeKind) -> bool {
+        let policy = self.gateway.policy();
+        match exchange::record(&self.gateway, &policy, subject, judgement, Instant::now()).await {
+            Some(entry) => {
+                entry.finish(outcome);
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The gateway's side of the fence: sockets handed over, served as their session's, dropped with their fence.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use outgate::fence::gate;
+use outgate::fence::pass::{self, HandOver, Role, Taken};
+use policy::identity::SessionId;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::Child;
+
+use crate::harness::{Agent, Gate, Request, Row, Way, World, eventually, verify_audit};
+
+const POLICY: &str = r#"
+allow = ["allowed.test", "allowed.test:{http}", "allowed.test:{tls}", "*.names.test"]
+"#;
+
+/// A session that lasts until it is dropped.
+struct Session {
+    id: String,
+    token: String,
+    child: Child,
+}
+
+impl Session {
+    async fn start(gate: &Gate, agent: &str) -> Session {
+        let script = "echo $OUTGATE_SESSION $HTTPS_PROXY; read end";
+        let mut command =
+            gate.command(&["run", "--fence", "off", "--agent", agent, "--", "sh", "-c", script]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+        let (id, proxy) = line.trim().split_once(' ').unwrap();
+        let token = proxy.split_once("@").unwrap().0.rsplit_once(':').unwrap().1;
+        Session { id: id.into(), token: token.into(), child }
+    }
+
+    async fn end(mut self) {
+        let mut stdin = self.child.stdin.take().unwrap();
+        stdin.write_all(b"\n").await.unwrap();
+        drop(stdin);
+        self.child.wait().await.unwrap();
+    }
+
+    fn brings(&self, sockets: Vec<Role>) -> HandOver {
+        HandOver { session: SessionId(self.id.parse().unwrap()), token: self.token.clone(), sockets }
+    }
+}
+
+/// Hands sockets over as `outgate run` does; the connection holds the fence.
+async fn hand_over(gate: &Gate, brought: HandOver, sockets: Vec<OwnedFd>) -> (Taken, UnixStream) {
+    let data = gate.data();
+    let handing = tokio::task::spawn_blocking(move || {
+        let stream = gate::connect(&data).unwrap();
+        pass::send(&stream, &brought, &pass::borrowed(&sockets)).unwrap();
+        let (taken, _) = pass::receive::<Taken>(&stream).unwrap().expect("an answer");
+        (taken, stream)
+    });
+    handing.await.unwrap()
+}
+
+fn listener() -> (OwnedFd, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener.into(), address)
+}
+
+fn question(name: &str, kind: u8) -> Vec<u8> {
+    let mut packet = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        packet.push(u8::try_from(label.len()).unwrap());
+        packet.extend_from_slice(label.as_bytes());
+    }
+    packet.extend_from_slice(&[0, 0, kind, 0, 1]);
+    packet
+}
+
+/// Asks by packet: the code, and the last four bytes where there is a record.
+async fn ask(server: SocketAddr, name: &str, kind: u8) -> (u8, Option<[u8; 4]>) {
+    let packet = question(name, kind);
+    let asking = tokio::task::spawn_blocking(move || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.send_to(&packet, server).unwrap();
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap();
+        let record = (buffer[7] == 1).then(|| buffer[length - 4..length].try_into().unwrap());
+        (buffer[3] & 0x0f, record)
+    });
+    asking.await.unwrap()
+}
+
+fn of_kind<'a>(rows: &'a [Row], kind: &str) -> Vec<&'a Row> {
+    rows.iter().filter(|row| row.text("kind") == kind).collect()
+}
+
+#[tokio::test]
+async fn a_listener_is_the_identity_of_its_session() {
+    let world = World::with_policy(POLICY).start().await;
+    let gate = &world.gate;
+    gate.told(&["agent", "add", "claude", "--owner", "ana@example.com"]).await;
+    let session = Session::start(gate, "claude").await;
+    let (proxy, address) = listener();
+    let (taken, fence) = hand_over(gate, session.brings(vec![Role::Proxy]), vec![proxy]).await;
+    assert!(matches!(taken, Taken::Serving), "{taken:?}");
+    let ca = gate.ca().await;
+    let ports = (world.origin.http, world.origin.tls);
+    let ways = [Way::Absolute, Way::Http1, Way::Http2];
+    for way in ways {
+        for credentials in [None, Some("nobody:wrong")] {
+            let agent = Agent::new(address, &ca, ports);
+            let agent = credentials.map_or(agent.clone(), |credentials| agent.known_as(credentials));
+            let answer = agent.send(way, &Request::get("allowed.test", "/")).await;
+            assert_eq!(answer.status, 200, "{way:?} {credentials:?}: {answer:?}");
+        }
+    }
+    let rows = gate.decisions_reach(6).await;
+    for row in &rows {
+        assert_eq!((row.text("session"), row.text("agent")), (&*session.id, "claude"), "{row:?}");
+    }
+    assert!(!world.origin.saw("wrong"), "credentials for a proxy go no further");
+
+    gate.told(&["agent", "revoke", "claude"]).await;
+    for way in ways {
+        eventually("the revocation to hold", async || {
+            let answer = Agent::new(address, &ca, ports).send(way, &Request::get("allowed.test", "/")).await;
+            (answer.status == 407).then_some(())
+        })
+        .await;
+    }
+    drop(fence);
+    eventually("the listener to be dropped", async || TcpStream::connect(address).is_err().then_some(()))
+        .await;
+    session.end().await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn only_what_a_session_may_bring_is_taken() {
+    let world = World::with_policy(POLICY).config("[fence]\nforward = [\"127.0.0.1:9\"]").start().await;
+    let gate = &world.gate;
+    let (session, other) = (Session::start(gate, "anonymous").await, Session::start(gate, "anonymous").await);
+    let stranger = HandOver { token: "og_wrong".into(), ..session.brings(vec![Role::Proxy]) };
+    let swapped = HandOver { token: other.token.clone(), ..session.brings(vec![Role::Proxy]) };
+    let to = |address: &str| Role::Forward { to: address.parse().unwrap() };
+    for (why, brought, words) in [
+        ("a wrong token", stranger, "not known"),
+        ("another session's token", swapped, "not known"),
+        ("more than it says", session.brings(vec![]), "names 0 sockets and brings 1"),
+        ("less than it says", session.brings(vec![Role::Proxy, Role::Http]), "names 2 sockets and brings 1"),
+        ("a listener for a packet socket", session.brings(vec![Role::Packets]), "not what it is said to be"),
+        ("a listener for names", session.brings(vec![Role::Names]), "not what it is said to be"),
+        ("a service that is not named", session.brings(vec![to("127.0.0.1:22")]), "does not name"),
+    ] {
+        let (taken, _fence) = hand_over(gate, brought, vec![listener().0]).await;
+        let Taken::Refused(said) = taken else { panic!("{why} was taken") };
+        assert!(said.contains(words), "{why}: {said}");
+    }
+    let (unheard, _) = UnixStream::pair().unwrap();
+    let (taken, _fence) = hand_over(gate, session.brings(vec![Role::Proxy]), vec![unheard.into()]).await;
+    assert!(matches!(taken, Taken::Refused(_)), "a socket that does not listen");
+    // Neither silence nor noise keeps the gateway from the next.
+    let _silent = gate::connect(&gate.data()).unwrap();
+    gate::connect(&gate.data()).unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let (taken, _fence) = hand_over(gate, session.brings(vec![to("127.0.0.1:9")]), vec![listener().0]).await;
+    assert!(matches!(taken, Taken::Serving), "{taken:?}");
+    session.end().await;
+    other.end().await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn names_are_answered_or_refused_and_never_leave() {
+    let world = World::with_policy(POLICY).start().await;
+    let gate = &world.gate;
+    let session = Session::start(gate, "anonymous").await;
+    let names = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = names.local_addr().unwrap();
+    let (stream, stream_address) = listener();
+    let (https, https_address) = listener();
+    let brought = session.brings(vec![Role::Names, Role::NamesStream, Role::Https]);
+    let (taken, fence) = hand_over(gate, brought, vec![names.into(), stream, https]).await;
+    assert!(matches!(taken, Taken::Serving), "{taken:?}");
+
+    let first = ask(server, "allowed.test", 1).await;
+    assert_eq!(first, (0, Some([198, 18, 0, 2])));
+    assert_eq!(ask(server, "a.names.test", 1).await, (0, Some([198, 18, 0, 3])));
+    assert_eq!(ask(server, "Allowed.Test", 1).await, first, "the same for as long as the fence stands");
+    assert_eq!(ask(server, "allowed.test", 28).await, (0, None), "no IPv6");
+    assert_eq!(ask(server, "localhost", 1).await, (0, Some([127, 0, 0, 1])));
+    assert!(gate.decisions().await.is_empty(), "nothing to tell yet");
+
+    for _ in 0..3 {
+        assert_eq!(ask(server, "evil.test", 1).await, (3, None));
+        assert_eq!(ask(server, "allowed.test", 16).await, (0, None));
+    }
+    let rows = gate.decisions().await;
+    let told: Vec<_> =
+        rows.iter().map(|row| (row.text("kind"), row.text("host"), row.text("reason"))).collect();
+    let expected = [("dns", "evil.test", "unknown_destination"), ("dns", "allowed.test", "protocol_refused")];
+    assert_eq!(told, expected, "once each");
+    assert!(rows.iter().all(|row| row.text("session") == session.id && row.text("outcome") == "denied"));
+    assert!(rows.iter().all(|row| row["scheme"] == Value::Null && row["port"] == Value::Null));
+
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(stream_address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let packet = question("b.names.test", 1);
+        stream.write_all(&[&[0, u8::try_from(packet.len()).unwrap()], &packet[..]].concat()).unwrap();
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut answer).unwrap();
+        answer[answer.len() - 4..].to_vec()
+    });
+    assert_eq!(asking.await.unwrap(), [198, 18, 0, 4]);
+
+    // An address that stands for no name leads nowhere.
+    let closed = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(https_address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.read(&mut [0; 16]).map_or(0, |read| read)
+    });
+    assert_eq!(closed.await.unwrap(), 0);
+    let rows = gate.decisions_reach(3).await;
+    let tcp = of_kind(&rows, "tcp");
+    tcp[0].is("deny", "port_refused");
+    assert_eq!(
+        (tcp[0].text("host"), tcp[0].number("port"), tcp[0].text("scheme")),
+        ("127.0.0.1", 443, "tcp")
+    );
+
+    drop(fence);
+    let rows = gate.decisions_reach(6).await;
+    let mut unfollowed: Vec<_> =
+        of_kind(&rows, "dns").into_iter().filter(|row| row.text("action") == "allow").collect();
+    unfollowed.sort_by_key(|row| row.text("host").to_owned());
+    let hosts: Vec<_> = unfollowed.iter().map(|row| (row.text("host"), row.text("rule"))).collect();
+    let wildcard = "allow \"*.names.test\"";
+    assert_eq!(
+        hosts,
+        [("a.names.test", wildcard), ("allowed.test", "allow \"allowed.test\""), ("b.names.test", wildcard)]
+    );
+    assert!(unfollowed.iter().all(|row| row.text("outcome") == "completed"));
+    for name in ["evil.test", "allowed.test", "a.names.test"] {
+        world.resolver.must_not_know(name);
+    }
+    let log = gate.told(&["log"]).await;
+    assert!(log.contains("dns evil.test") && log.contains("tcp 127.0.0.1:443"), "{log}");
+    session.end().await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_service_of_the_host_is_reached_decided_and_counted() {
+    let echo = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = echo.local_addr().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = echo.accept() {
+            let mut heard = [0; 5];
+            if stream.read_exact(&mut heard).is_ok() {
+                let _ = stream.write_all(b"you said ");
+                let _ = stream.write_all(&heard);
+            }
+        }
+    });
+    let world = World::with_policy(POLICY).config(&format!("[fence]\nforward = [\"{to}\"]")).start().await;
+    let gate = &world.gate;
+    let session = Session::start(gate, "anonymous").await;
+    let (forward, address) = listener();
+    let (taken, _fence) = hand_over(gate, session.brings(vec![Role::Forward { to }]), vec![forward]).await;
+    assert!(matches!(taken, Taken::Serving), "{taken:?}");
+    let say = || async move {
+        let saying = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let mut heard = String::new();
+            let _ = stream.write_all(b"hello").and_then(|()| stream.read_to_string(&mut heard).map(|_| ()));
+            heard
+        });
+        saying.await.unwrap()
+    };
+    assert_eq!(say().await, "you said hello");
+    let row = gate.only_decision().await;
+    row.is("allow", "allowed_by_rule");
+    assert_eq!((row.text("kind"), row.text("rule")), ("tcp", &*format!("forward \"{to}\"")));
+    assert_eq!((row.number("request_bytes"), row.number("response_bytes")), (5, 14));
+    assert_eq!((row.text("upstream"), row.text("outcome")), (&*to.to_string(), "completed"));
+    assert_eq!((row["status"].clone(), row.text("session")), (Value::Null, &*session.id));
+
+    gate.write_policy("version = 1\ndeny = [\"127.0.0.1\"]");
+    gate.reload().await;
+    assert_eq!(say().await, "", "a rule that denies still does");
+    let rows = gate.decisions_reach(2).await;
+    rows[1].is("deny", "denied_by_rule");
+    assert_eq!((rows[1].text("outcome"), rows[1].number("request_bytes")), ("denied", 0));
+
+    // The proxy itself does not lead there.
+    let authority = Request::get("127.0.0.1", "/");
+    let answer = world.agent.send(Way::Absolute, &Request { port: Some(to.port()), ..authority }).await;
+    assert_eq!(answer.status, 403);
+    session.end().await;
+    world.finish().await;
+}
+
+/// Runs `client.py` in namespaces of its own and gives what it found; `None` where this machine has none.
+async fn in_namespaces(gate: &Gate, session: &Session) -> Option<Value> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fence_client.py");
+    let ca = gate.data().join("test-ca.pem");
+    std::fs::write(&ca, gate.ca().await).unwrap();
+    let output = tokio::process::Command::new("unshare")
+        .args(["-Urn", "python3", script])
+        .args([gate.data().join("gateway.sock").as_os_str(), ca.as_os_str()])
+        .args([&session.id, &session.token])
+        .output()
+        .await;
+    let output = match output {
+        Ok(output) if output.status.success() => output,
+        other => {
+            eprintln!(
+                "SKIPPED: no user namespaces, or no `unshare` or `python3`, on this machine: {other:?}"
+            );
+            return None;
+        }
+    };
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn programs_that_know_no_proxy_come_by_names_that_stand_for_addresses() {
+    let policy = r#"
+        allow = ["allowed.test", "pinned.test"]
+        [[rule]]
+        name = "one path"
+        action = "deny"
+        to = ["allowed.test"]
+        paths = ["/denied"]
+        [tls]
+        passthrough = ["pinned.test"]
+    "#;
+    let world = World::with_policy(policy).start().await;
+    let gate = &world.gate;
+    let session = Session::start(gate, "anonymous").await;
+    let Some(found) = in_namespaces(gate, &session).await else { return world.finish().await };
+    assert_eq!(
+        found,
+        json!({
+            "names": ["198.18.0.2", "198.18.0.3", null],
+            "https": [403, "denied_by_rule"],
+            "http": [403, "denied_by_rule"],
+            "other sni": "alert unrecognized_name",
+            "other host": [421, "authority_mismatch"],
+            "not http": "closed",
+            "passthrough": "alert access_denied",
+            "no name": "closed",
+            "loopback": "closed",
+            "port": "refused",
+            "direct": "unreachable",
+        }),
+    );
+    let told = |row: &Row| {
+        let fields = ["kind", "host", "reason", "method"].map(|field| row.text(field).to_owned());
+        format!("{}:{}", fields.join(" ").trim_end(), row.number("port"))
+    };
+    let expected = [
+        "dns evil.test unknown_destination:0",
+        "http allowed.test denied_by_rule GET:443",
+        "http allowed.test denied_by_rule GET:80",
+        "connect allowed.test authority_mismatch:443",
+        "http allowed.test authority_mismatch GET:443",
+        "connect allowed.test protocol_refused:443",
+        "connect pinned.test address_forbidden:443",
+        "tcp 198.18.7.7 port_refused:443",
+        "tcp 127.0.0.1 port_refused:80",
+        "tcp allowed.test port_refused:5432",
+        "tcp allowed.test port_refused UDP:443",
+    ];
+    let rows = gate.decisions_reach(expected.len()).await;
+    let mut found: Vec<String> = rows.iter().map(told).collect();
+    let mut expected = expected.map(str::to_owned);
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert!(rows.iter().all(|row| row.text("session") == session.id), "{rows:#?}");
+    let export = gate.data().join("export.jsonl");
+    std::fs::write(&export, gate.told(&["audit", "export"]).await).unwrap();
+    if let Some(verified) = verify_audit(&["--json".as_ref(), export.as_ref()]).await {
+        assert!(verified.status.success(), "{verified:?}");
+    }
+    session.end().await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn the_gateway_comes_back_where_a_dead_one_left_its_socket_and_takes_it_along_when_it_ends() {
+    let mut gate = Gate::with_policy("version = 1").start().await;
+    let socket = gate.data().join("gateway.sock");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    gate.kill9().await;
+    assert!(socket.exists());
+    let mut gate = gate.again().await;
+    let session = Session::start(&gate, "anonymous").await;
+    let (proxy, address) = listener();
+    let (taken, fence) = hand_over(&gate, session.brings(vec![Role::Proxy]), vec![proxy]).await;
+    assert!(matches!(taken, Taken::Serving), "{taken:?}");
+    assert!(TcpStream::connect(address).is_ok());
+    assert!(gate.metrics().await.contains("process_open_fds"), "its numbers are still to be had");
+    assert!(gate.stop().await.success(), "a fence does not keep it");
+    assert!(!socket.exists());
+    assert!(TcpStream::connect(address).is_err());
+    drop(fence);
+    session.end().await;
+}
