@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Child;
 
-use crate::harness::{Agent, Gate, Request, Row, Way, World, eventually};
+use crate::harness::{Agent, Gate, Request, Row, Way, World, eventually, verify_audit};
 
 const POLICY: &str = r#"
 allow = ["allowed.test", "allowed.test:{http}", "allowed.test:{tls}", "*.names.test"]
@@ -388,6 +388,11 @@ async fn programs_that_know_no_proxy_come_by_names_that_stand_for_addresses() {
     expected.sort();
     assert_eq!(found, expected);
     assert!(rows.iter().all(|row| row.text("session") == session.id), "{rows:#?}");
+    let export = gate.data().join("export.jsonl");
+    std::fs::write(&export, gate.told(&["audit", "export"]).await).unwrap();
+    if let Some(verified) = verify_audit(&["--json".as_ref(), export.as_ref()]).await {
+        assert!(verified.status.success(), "{verified:?}");
+    }
     session.end().await;
     world.finish().await;
 }

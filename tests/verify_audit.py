@@ -178,7 +178,7 @@ DECISION = {
     "action": ACTION, "agent": "text", "class": CLASS, "domain": "text?", "findings": "findings", "host": "text?",
     "http_version": "text?", "id": "text", "kind": "http|websocket|connect|dns|tcp", "method": "text?", "mode": MODE,
     "owner": "text?", "path": "text?", "policy": "text", "port": "number?", "reason": "text", "rule": "text?",
-    "scheme": "http|https?", "service": "text?", "session": "text?", "time": "integer", "would": ACTION + "?",
+    "scheme": "http|https|tcp?", "service": "text?", "session": "text?", "time": "integer", "would": ACTION + "?",
     "would_reason": "text?",
 }  # fmt: skip
 

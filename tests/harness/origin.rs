@@ -117,9 +117,10 @@ impl Origin {
     /// An origin on 127.0.0.2 whose certificates `ca` signs.
     pub fn with_authority(ca: &Arc<TestCa>) -> OriginBuilder {
         let ip = IpAddr::from([127, 0, 0, 2]);
+        let standard = std::env::var(crate::clients::DESKS).is_ok_and(|desks| desks == "unaware");
         OriginBuilder {
             ip,
-            ports: (0, 0),
+            ports: if standard { (80, 443) } else { (0, 0) },
             ca: ca.clone(),
             flaw: Flaw::None,
             http1_only: false,

@@ -414,3 +414,18 @@ fn the_verdict_says_it_all_in_one_sentence() {
         assert_eq!(builder.finish("0.1.0", Moment(BEGIN), chain).verdict, verdict);
     }
 }
+
+#[test]
+fn a_name_that_was_looked_up_is_not_reached() {
+    let name = |changes: Value| {
+        let mut fields = allowed(json!({"kind": "dns", "scheme": null, "port": null, "path": null}));
+        fields.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        fields
+    };
+    let refused = json!({"action": "deny", "reason": "unknown_destination", "outcome": "denied"});
+    let report = built(&[name(json!({})), name(refused)]);
+    assert!(report.reached.is_empty(), "{:?}", report.reached);
+    let denied = &report.denied.rows[0];
+    assert_eq!(denied.destination, "evil.example");
+    assert_eq!(denied.allow.as_deref(), Some("outgate policy allow evil.example"));
+}

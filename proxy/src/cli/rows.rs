@@ -128,6 +128,19 @@ mod tests {
                 ["connect (unreadable)", "malformed_request", "0 B", ""],
             ),
             (
+                json!({"kind": "dns", "scheme": null, "port": null, "path": null, "method": null}),
+                ["dns evil.example", "unknown_destination", "0 B", ""],
+            ),
+            (
+                json!({"kind": "tcp", "scheme": "tcp", "port": 5432, "path": null, "method": null,
+                       "reason": "port_refused"}),
+                ["tcp evil.example:5432", "port_refused", "0 B", ""],
+            ),
+            (
+                json!({"kind": "tcp", "scheme": "tcp", "path": null, "method": "UDP", "reason": "port_refused"}),
+                ["udp evil.example:443", "port_refused", "0 B", ""],
+            ),
+            (
                 json!({"action": "allow", "reason": "allowed_by_observe", "would": "deny",
                        "would_reason": "denied_by_rule", "outcome": "completed", "request_bytes": 4096}),
                 [

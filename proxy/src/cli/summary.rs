@@ -173,6 +173,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_a_fence_refused_is_told_with_the_line_that_helps_and_with_none_where_none_does() {
+        let name = json!({"kind": "dns", "scheme": null, "port": null, "path": null, "method": null});
+        let mut looked_up = name.clone();
+        looked_up["action"] = json!("allow");
+        looked_up["reason"] = json!("allowed_by_rule");
+        looked_up["outcome"] = json!("completed");
+        let port = json!({"kind": "tcp", "scheme": "tcp", "port": 5432, "reason": "port_refused"});
+        let expected = "  \
+  denied   evil.example 1×, unknown_destination; to allow it: outgate policy allow evil.example
+  denied   evil.example:5432 1×, port_refused
+";
+        assert_eq!(lines(&[name, looked_up, port]), expected);
+    }
+
+    #[test]
     fn a_session_without_requests_says_so() {
         assert_eq!(lines(&[]), "  reached  nothing: no request came to the gateway\n");
     }

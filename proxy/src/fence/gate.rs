@@ -253,3 +253,24 @@ impl Fence {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_may_lie_deeper_than_an_address_reaches() {
+        let folder = tempfile::tempdir().unwrap();
+        for depth in [0, 3] {
+            let data_dir = (0..depth).fold(folder.path().to_owned(), |path, _| path.join("a".repeat(60)));
+            std::fs::create_dir_all(&data_dir).unwrap();
+            let gate = Gate::open(&data_dir).unwrap();
+            connect(&data_dir).unwrap();
+            assert!(Gate::open(&data_dir).is_err(), "another one listens there");
+            assert!(data_dir.join(SOCKET).exists());
+            drop(gate);
+            assert!(!data_dir.join(SOCKET).exists());
+            assert!(connect(&data_dir).is_err());
+        }
+    }
+}

@@ -121,7 +121,7 @@ fn judge(
             _ => (Says::NoSuchName, None),
         };
     }
-    if !may_pass(&host) {
+    if !may_pass(owner(&host, asked).as_ref().unwrap_or(&host)) {
         return (Says::NoSuchName, Some(Note::Refused(host, asked)));
     }
     match asked {
@@ -133,6 +133,18 @@ fn judge(
         asked if asked.is_ordinary() => (Says::Nothing, None),
         asked => (Says::Nothing, Some(Note::Unserved(host, asked))),
     }
+}
+
+/// The name that a record about a service of it is asked of (RFC 8552): `allowed.test` for `_https._tcp.allowed.test`.
+fn owner(host: &Host, asked: Type) -> Option<Host> {
+    let mut rest = host.as_str();
+    while asked.is_about_services()
+        && rest.starts_with('_')
+        && let Some((_, parent)) = rest.split_once('.')
+    {
+        rest = parent;
+    }
+    Host::parse(rest.as_bytes()).ok()
 }
 
 /// This machine, by RFC 6761, section 6.3.

@@ -128,7 +128,7 @@ async fn answer(fence: &Fence, query: &[u8]) -> Option<Vec<u8>> {
     let Answer { packet, note } = answer?;
     let Some(note) = note else { return Some(packet) };
     let (host, judgement) = judged(&policy, &note, looked);
-    let subject = about_name(host, &client);
+    let subject = about_name(host.as_ref(), &client);
     let judgement = with_secrets(&policy, &subject, judgement);
     if fence.refuse(About::Name(note), &subject, &judgement).await {
         Some(packet)
@@ -171,8 +171,8 @@ fn target_of(host: &Host) -> Target {
     Target { scheme: Scheme::Https, host: host.clone(), port: 443 }
 }
 
-fn about_name(host: Option<Host>, client: &Client) -> Subject {
-    let target = host.as_ref().map(target_of);
+fn about_name(host: Option<&Host>, client: &Client) -> Subject {
+    let target = host.map(target_of);
     Subject { kind: Kind::Dns, ..Subject::connect(target, Some(client.clone())) }
 }
 
@@ -210,7 +210,7 @@ async fn tell(fence: &Arc<Fence>, names: Vec<Host>) {
             };
             let denied = judgement.action == Action::Deny;
             let outcome = if denied { OutcomeKind::Denied } else { OutcomeKind::Completed };
-            let subject = about_name(Some(host), &client);
+            let subject = about_name(Some(&host), &client);
             let judgement = with_secrets(&policy, &subject, judgement);
             fence.write(&subject, &judgement, outcome).await
         });

@@ -38,6 +38,11 @@ impl Type {
     /// The name of an address.
     pub const PTR: Type = Type(12);
 
+    /// Whether it is asked of names such as `_https._tcp.host`: SRV, NAPTR, SVCB, HTTPS.
+    pub fn is_about_services(self) -> bool {
+        matches!(self.0, 33 | 35 | 64 | 65)
+    }
+
     /// Whether programs ask this of names that they want to reach: NS, CNAME, SOA, PTR, MX, AAAA, SRV, NAPTR, DS,
     /// DNSKEY, SVCB, HTTPS. What else there is holds text or bytes of anybody's choosing.
     pub fn is_ordinary(self) -> bool {
