@@ -201,7 +201,7 @@ mod bodies {
         for (attempt, result) in &became {
             assert_ne!(result, "done", "{attempt} succeeded inside");
         }
-        assert_eq!(became["ending the first process"], "it goes on");
+        assert!(became["ending the first process"].contains("it goes on"));
         for (attempt, reason) in REAL {
             assert!(became[*attempt].contains(reason), "{attempt}: {}", became[*attempt]);
         }
