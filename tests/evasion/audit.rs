@@ -8,7 +8,7 @@ use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::task::JoinSet;
 
 use super::POLICY;
-use crate::harness::{Frame, Gate, Request, Row, Way, World, eventually, inside_a_namespace};
+use crate::harness::{Clock, Frame, Gate, Request, Row, Way, World, eventually, inside_a_namespace};
 
 /// Nothing of what these tests send is stopped by a window.
 fn unlimited() -> String {
@@ -206,4 +206,45 @@ async fn aud_18_a_second_gateway_on_the_same_folder_refuses() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(gate.data().to_str().unwrap()), "{said}");
     gate.finish().await;
+}
+
+#[tokio::test]
+async fn aud_11_a_stream_that_is_open_when_the_gateway_is_killed_is_on_record() {
+    let world = World::with_policy(&unlimited()).start().await;
+    let request = Request::get("allowed.test", "/events/1000/20");
+    let agent = world.agent.clone();
+    let stream = tokio::spawn(async move { agent.send(Way::Http1, &request).await });
+    eventually("the stream", async || (world.origin.requests().len() == 1).then_some(())).await;
+    let World { mut gate, origin, .. } = world;
+    gate.kill9().await;
+    stream.abort();
+    let gate = gate.again().await;
+    let row = gate.only_decision().await;
+    row.is("allow", "allowed_by_rule");
+    assert_eq!(row.text("outcome"), "interrupted", "{row:?}");
+    assert_eq!(origin.requests().len(), 1);
+    gate.finish().await;
+}
+
+#[tokio::test]
+async fn aud_14_rows_are_in_order_when_the_clock_is_set_back() {
+    let Some(clock) = Clock::new().await else { return };
+    let world = World::with_policy(&unlimited()).gate(clock.inside()).start().await;
+    for (path, off) in [("/first", 0), ("/second", -3600), ("/third", 3600)] {
+        clock.set_off(off);
+        assert_eq!(world.send(Way::Http1, &Request::get("allowed.test", path)).await.status, 200);
+    }
+    let rows = world.gate.decisions_reach(3).await;
+    let paths: Vec<&str> = rows.iter().map(|row| row.text("path")).collect();
+    assert_eq!(paths, ["/first", "/second", "/third"], "by sequence number: {rows:#?}");
+    assert!(rows[1].text("time") < rows[0].text("time"), "the clock was back: {rows:#?}");
+    let told = eventually("the jumps to be on record", async || {
+        let told = world.gate.told(&["audit", "export"]).await;
+        (told.matches("clock").count() >= 2).then_some(told)
+    })
+    .await;
+    assert!(told.contains("\"/second\""));
+    world.gate.told(&["audit", "verify"]).await;
+    clock.set_off(0);
+    world.finish().await;
 }

@@ -1,7 +1,6 @@
 //! Disks that fail when they are told to.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::io::Errno;
 use tempfile::TempDir;
@@ -18,20 +17,8 @@ pub struct FailingDisk {
 impl FailingDisk {
     /// A disk in good order; `None` where it cannot be made, which is said.
     pub async fn new() -> Option<FailingDisk> {
-        if !cfg!(all(target_os = "linux", target_env = "gnu")) {
-            eprintln!("SKIPPED: a disk can be made to fail on Linux with glibc alone");
-            return None;
-        }
-        if !has("cc") {
-            return None;
-        }
         let disk = FailingDisk { folder: TempDir::new().unwrap() };
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/harness/failing-disk.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(disk.library()).args([source, "-ldl"]);
-        let output = compiler.output().await.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Some(disk)
+        preloaded("failing-disk.c", &disk.library()).await.then_some(disk)
     }
 
     /// Puts it under a gateway.
@@ -63,4 +50,21 @@ impl FailingDisk {
     fn order(&self) -> PathBuf {
         self.folder.path().join("order")
     }
+}
+
+/// Makes a library of a source of this folder, to be loaded into a gateway; where that is not possible it says so.
+pub(super) async fn preloaded(source: &str, library: &Path) -> bool {
+    if !cfg!(all(target_os = "linux", target_env = "gnu")) {
+        eprintln!("SKIPPED: libraries are put under the gateway on Linux with glibc alone");
+        return false;
+    }
+    if !has("cc") {
+        return false;
+    }
+    let source = format!("{}/../tests/harness/{source}", env!("CARGO_MANIFEST_DIR"));
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(library).args([&source, "-ldl"]);
+    let output = compiler.output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    true
 }
