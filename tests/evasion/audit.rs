@@ -211,7 +211,7 @@ async fn aud_18_a_second_gateway_on_the_same_folder_refuses() {
 #[tokio::test]
 async fn aud_11_a_stream_that_is_open_when_the_gateway_is_killed_is_on_record() {
     let world = World::with_policy(&unlimited()).start().await;
-    let request = Request::get("allowed.test", "/events/1000/20");
+    let request = Request::get("allowed.test", "/sse/1000/20");
     let agent = world.agent.clone();
     let stream = tokio::spawn(async move { agent.send(Way::Http1, &request).await });
     eventually("the stream", async || (world.origin.requests().len() == 1).then_some(())).await;
