@@ -4,6 +4,7 @@ mod glance;
 
 use std::collections::HashMap;
 
+use futures_util::TryStreamExt as _;
 use policy::anchor::Purpose;
 use policy::chain::{BadRecord, Found, Head, Problem};
 use policy::record::{Decision, Outcome, Record};
@@ -23,7 +24,7 @@ use super::row::number;
 use super::{Store, StoreError, findings};
 use crate::evidence::{Evidence, Report, Walk};
 
-/// Records read at a time.
+/// Rows that are looked at before a glance is thought to be enough again.
 const PAGE: i64 = 2000;
 /// Pages that are read ahead of the check.
 const AHEAD: usize = 2;
@@ -67,8 +68,7 @@ impl Store {
                 None => break beside(&mut snapshot, &mut check).await?,
                 Some(Odd::Bad(bad)) => break Some(bad),
                 Some(Odd::Look) => {
-                    let rows = page(&mut snapshot, check.walk.head().seq).await?;
-                    if let Err(bad) = check.rows(&rows)? {
+                    if let Some(bad) = look(&mut snapshot, &mut check).await? {
                         break Some(bad);
                     }
                 }
@@ -140,13 +140,18 @@ async fn first_seq(snapshot: &mut SqliteConnection) -> Result<u64, StoreError> {
     unsigned(&row, "seq")
 }
 
-async fn page(snapshot: &mut SqliteConnection, after: u64) -> Result<Vec<SqliteRow>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM records WHERE seq > $1 ORDER BY seq LIMIT $2")
-        .bind(number(after))
+/// Looks at the next rows themselves. One by one, since nobody knows how large they are.
+async fn look(snapshot: &mut SqliteConnection, check: &mut Check) -> Result<Option<BadRecord>, StoreError> {
+    let mut rows = sqlx::query("SELECT * FROM records WHERE seq > $1 ORDER BY seq LIMIT $2")
+        .bind(number(check.walk.head().seq))
         .bind(PAGE)
-        .fetch_all(snapshot)
-        .await?;
-    Ok(rows)
+        .fetch(snapshot);
+    while let Some(row) = rows.try_next().await? {
+        if let Err(bad) = check.row(&row)? {
+            return Ok(Some(bad));
+        }
+    }
+    Ok(None)
 }
 
 /// What the records alone do not show: that the end is there, and that nothing beside them says something else.
@@ -263,15 +268,6 @@ impl Check {
             found: HashMap::new(),
             identities: IdentityLog::default(),
         }
-    }
-
-    fn rows(&mut self, rows: &[SqliteRow]) -> Result<Result<(), BadRecord>, StoreError> {
-        for row in rows {
-            if let Err(bad) = self.row(row)? {
-                return Ok(Err(bad));
-            }
-        }
-        Ok(Ok(()))
     }
 
     fn row(&mut self, row: &SqliteRow) -> Result<Result<(), BadRecord>, StoreError> {
