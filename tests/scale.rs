@@ -23,6 +23,10 @@ use crate::harness::{GateBuilder, Request, Way, World, command};
 
 /// Records of the store that the tests here make, unless `OUTGATE_SCALE_RECORDS` says otherwise.
 const RECORDS: u64 = 1_000_000;
+/// From so many records on it is a store that has grown indeed.
+const FULL: u64 = 10_000_000;
+/// Records of such a store that are verified in a second, at the least, on a machine with two cores.
+const VERIFIED: f64 = 200_000.0;
 /// Records of one transaction.
 const BATCH: u64 = 512;
 /// Exchanges of one session.
@@ -277,6 +281,10 @@ async fn verify_is_quick(filled: &Filled) {
     eprintln!("MEASURED: audit verify: {} records in {took:?}, {rate:.0} a second", filled.records);
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&report["intact"], &report["records"]), (&true.into(), &filled.records.into()), "{report}");
+    // Only of the program as it is released: a build for tests is several times as slow.
+    if std::env::var_os("OUTGATE_TEST_PROGRAM").is_some() && filled.records >= FULL {
+        assert!(rate > VERIFIED, "audit verify took {took:?}: {rate:.0} records a second");
+    }
 }
 
 /// A tenth of the records go while requests come in, and those wait no more than twice as long as they did before.

@@ -4,6 +4,7 @@ mod glance;
 
 use std::collections::HashMap;
 
+use futures_util::TryStreamExt as _;
 use policy::anchor::Purpose;
 use policy::chain::{BadRecord, Found, Head, Problem};
 use policy::record::{Decision, Outcome, Record};
@@ -23,7 +24,7 @@ use super::row::number;
 use super::{Store, StoreError, findings};
 use crate::evidence::{Evidence, Report, Walk};
 
-/// Records read at a time.
+/// Rows that are looked at before a glance is thought to be enough again.
 const PAGE: i64 = 2000;
 /// Pages that are read ahead of the check.
 const AHEAD: usize = 2;
@@ -67,8 +68,7 @@ impl Store {
                 None => break beside(&mut snapshot, &mut check).await?,
                 Some(Odd::Bad(bad)) => break Some(bad),
                 Some(Odd::Look) => {
-                    let rows = page(&mut snapshot, check.walk.head().seq).await?;
-                    if let Err(bad) = check.rows(&rows)? {
+                    if let Some(bad) = look(&mut snapshot, &mut check).await? {
                         break Some(bad);
                     }
                 }
@@ -140,13 +140,18 @@ async fn first_seq(snapshot: &mut SqliteConnection) -> Result<u64, StoreError> {
     unsigned(&row, "seq")
 }
 
-async fn page(snapshot: &mut SqliteConnection, after: u64) -> Result<Vec<SqliteRow>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM records WHERE seq > $1 ORDER BY seq LIMIT $2")
-        .bind(number(after))
+/// Looks at the next rows themselves. One by one, since nobody knows how large they are.
+async fn look(snapshot: &mut SqliteConnection, check: &mut Check) -> Result<Option<BadRecord>, StoreError> {
+    let mut rows = sqlx::query("SELECT * FROM records WHERE seq > $1 ORDER BY seq LIMIT $2")
+        .bind(number(check.walk.head().seq))
         .bind(PAGE)
-        .fetch_all(snapshot)
-        .await?;
-    Ok(rows)
+        .fetch(snapshot);
+    while let Some(row) = rows.try_next().await? {
+        if let Err(bad) = check.row(&row)? {
+            return Ok(Some(bad));
+        }
+    }
+    Ok(None)
 }
 
 /// What the records alone do not show: that the end is there, and that nothing beside them says something else.
@@ -265,15 +270,6 @@ impl Check {
         }
     }
 
-    fn rows(&mut self, rows: &[SqliteRow]) -> Result<Result<(), BadRecord>, StoreError> {
-        for row in rows {
-            if let Err(bad) = self.row(row)? {
-                return Ok(Err(bad));
-            }
-        }
-        Ok(Ok(()))
-    }
-
     fn row(&mut self, row: &SqliteRow) -> Result<Result<(), BadRecord>, StoreError> {
         let seq = unsigned(row, "seq")?;
         let found = Found {
@@ -294,7 +290,7 @@ impl Check {
             },
             Record::Event(event) => {
                 self.identities.event(seq, event);
-                event_columns(row, event.time)?
+                event_columns(row, event.time)
             }
         };
         Ok(match odd {
@@ -327,16 +323,16 @@ impl Check {
         let domain = decision.domain.as_ref().map(|domain| domain.as_str());
         let session = decision.session.map(|session| session.to_string());
         let odd = [
-            text_differs(row, "id", Some(&decision.id.to_string()))?,
-            text_differs(row, "session", session.as_deref())?,
-            text_differs(row, "agent", Some(decision.agent.as_str()))?,
-            text_differs(row, "class", Some(decision.class.as_str()))?,
-            text_differs(row, "host", host)?,
-            text_differs(row, "domain", domain)?,
-            number_differs(row, "time", Some(decision.time))?,
-            number_differs(row, "decision", None)?,
-            number_differs(row, "findings", Some(findings))?,
-            number_differs(row, "bytes", None)?,
+            text_differs(row, "id", Some(&decision.id.to_string())),
+            text_differs(row, "session", session.as_deref()),
+            text_differs(row, "agent", Some(decision.agent.as_str())),
+            text_differs(row, "class", Some(decision.class.as_str())),
+            text_differs(row, "host", host),
+            text_differs(row, "domain", domain),
+            number_differs(row, "time", Some(decision.time)),
+            number_differs(row, "decision", None),
+            number_differs(row, "findings", Some(findings)),
+            number_differs(row, "bytes", None),
         ];
         Ok(odd.into_iter().flatten().next())
     }
@@ -365,10 +361,10 @@ impl Check {
         };
         let odd = [
             names_another.then_some("decision"),
-            number_differs(row, "time", Some(outcome.time))?,
-            number_differs(row, "findings", Some(findings))?,
-            number_differs(row, "bytes", Some(number(outcome.request_bytes)))?,
-            first_filled(row, &["id", "session", "agent", "class", "host", "domain", "action", "reason"])?,
+            number_differs(row, "time", Some(outcome.time)),
+            number_differs(row, "findings", Some(findings)),
+            number_differs(row, "bytes", Some(number(outcome.request_bytes))),
+            first_filled(row, &["id", "session", "agent", "class", "host", "domain", "action", "reason"]),
         ];
         Ok(Ok(odd.into_iter().flatten().next()))
     }
@@ -389,42 +385,30 @@ impl Check {
     }
 }
 
-fn event_columns(row: &SqliteRow, time: i64) -> Result<Option<&'static str>, StoreError> {
+fn event_columns(row: &SqliteRow, time: i64) -> Option<&'static str> {
     let odd = [
-        number_differs(row, "time", Some(time))?,
-        number_differs(row, "decision", None)?,
-        number_differs(row, "findings", None)?,
-        number_differs(row, "bytes", None)?,
-        first_filled(row, &["id", "session", "agent", "class", "host", "domain", "action", "reason"])?,
+        number_differs(row, "time", Some(time)),
+        number_differs(row, "decision", None),
+        number_differs(row, "findings", None),
+        number_differs(row, "bytes", None),
+        first_filled(row, &["id", "session", "agent", "class", "host", "domain", "action", "reason"]),
     ];
-    Ok(odd.into_iter().flatten().next())
+    odd.into_iter().flatten().next()
 }
 
-fn first_filled(row: &SqliteRow, columns: &[&'static str]) -> Result<Option<&'static str>, StoreError> {
-    for column in columns {
-        if row.try_get::<Option<&str>, _>(*column)?.is_some() {
-            return Ok(Some(column));
-        }
-    }
-    Ok(None)
+fn first_filled(row: &SqliteRow, columns: &[&'static str]) -> Option<&'static str> {
+    columns.iter().find_map(|column| text_differs(row, column, None))
 }
 
-fn text_differs(
-    row: &SqliteRow,
-    column: &'static str,
-    expected: Option<&str>,
-) -> Result<Option<&'static str>, StoreError> {
-    let found: Option<&str> = row.try_get(column)?;
-    Ok((found != expected).then_some(column))
+/// The column, where it says something else. What is no text, or none in UTF-8, does so, too.
+fn text_differs(row: &SqliteRow, column: &'static str, expected: Option<&str>) -> Option<&'static str> {
+    let found: Result<Option<&str>, _> = row.try_get(column);
+    (!found.is_ok_and(|found| found == expected)).then_some(column)
 }
 
-fn number_differs(
-    row: &SqliteRow,
-    column: &'static str,
-    expected: Option<i64>,
-) -> Result<Option<&'static str>, StoreError> {
-    let found: Option<i64> = row.try_get(column)?;
-    Ok((found != expected).then_some(column))
+fn number_differs(row: &SqliteRow, column: &'static str, expected: Option<i64>) -> Option<&'static str> {
+    let found: Result<Option<i64>, _> = row.try_get(column);
+    (!found.is_ok_and(|found| found == expected)).then_some(column)
 }
 
 #[cfg(test)]
