@@ -91,8 +91,9 @@ def _():
 
 @attempt("curl without its proxy")
 def _():
-    done = subprocess.run(["curl", "-sS", "-m", "5", "--noproxy", "*", f"http://{OUTSIDE}:4444/"], capture_output=True)
-    if done.returncode:
+    done = subprocess.run(["curl", "-sS", "-m", "2", "--noproxy", "*", f"http://{OUTSIDE}:4444/"], capture_output=True)
+    # Elsewhere nobody answers: who waits for an answer was connected.
+    if done.returncode not in (0, 28):
         raise OSError(0, done.stderr.decode().strip())
 
 
