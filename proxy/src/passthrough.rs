@@ -113,7 +113,7 @@ async fn relay(
 }
 
 /// Reads up to the end of the ClientHello: the bytes, and the name it asks for.
-async fn read_hello(client: &mut Rewind<Stream>) -> Option<(Bytes, Option<Host>)> {
+pub async fn read_hello(client: &mut (impl AsyncRead + Unpin)) -> Option<(Bytes, Option<Host>)> {
     let mut seen = BytesMut::new();
     let mut acceptor = Acceptor::default();
     loop {
