@@ -130,11 +130,13 @@ impl Anchor {
         keys: &[Arc<str>],
         check: CheckSignature<'_>,
     ) -> Result<Head, Disbelief> {
-        let head = self.head().ok_or(Disbelief::NoHash)?;
+        // Each has one spelling: in another, the point would be changed and still believed.
+        let head = self.head().filter(|head| head.hash.to_string() == *self.hash).ok_or(Disbelief::NoHash)?;
         if !keys.is_empty() && !keys.contains(&self.key) {
             return Err(Disbelief::ForeignKey);
         }
-        let (Some(key), Some(signature)) = (from_hex(&self.key), from_hex(&self.signature)) else {
+        let bytes = |text: &str| from_hex(text).filter(|bytes| to_hex(bytes) == text);
+        let (Some(key), Some(signature)) = (bytes(&self.key), bytes(&self.signature)) else {
             return Err(Disbelief::BadSignature);
         };
         let statement = statement(purpose, head, self.time);
@@ -217,6 +219,7 @@ pub(crate) mod tests {
             Anchor { time: 0, ..anchor.clone() },
             Anchor { hash: Hash::ZERO.to_string().into(), ..anchor.clone() },
             Anchor { signature: "00".into(), ..anchor.clone() },
+            Anchor { signature: anchor.signature.to_uppercase().into(), ..anchor.clone() },
         ];
         for touched in touched {
             assert_eq!(
@@ -225,8 +228,12 @@ pub(crate) mod tests {
                 "{touched:?}"
             );
         }
-        let none = Anchor { hash: "x".into(), ..anchor };
-        assert_eq!(none.check(Purpose::Checkpoint, &trusted, &pretend), Err(Disbelief::NoHash));
+        let loud = Anchor { key: anchor.key.to_uppercase().into(), ..anchor.clone() };
+        assert_eq!(loud.check(Purpose::Checkpoint, &[], &pretend), Err(Disbelief::BadSignature));
+        for hash in ["x", &anchor.hash.to_uppercase()] {
+            let none = Anchor { hash: hash.into(), ..anchor.clone() };
+            assert_eq!(none.check(Purpose::Checkpoint, &trusted, &pretend), Err(Disbelief::NoHash), "{hash}");
+        }
     }
 
     #[test]

@@ -106,9 +106,27 @@ impl<'a> Line<'a> {
     /// Reads a line, without its line feed.
     ///
     /// # Errors
-    /// What is not a line of an export.
+    /// What is not a line of an export, or is written in another way than exports are: nothing in it can be changed
+    /// without being seen, not even what changes no meaning.
     pub fn parse(line: &'a [u8]) -> Result<Line<'a>, NoLine> {
         let raw: Raw<'a> = serde_json::from_slice(line).map_err(|error| NoLine(error.to_string()))?;
+        let version = raw.version.clone();
+        let read = Self::of(raw)?;
+        let written = match &read {
+            Line::Start(follows) => start(follows, version.as_deref().unwrap_or_default()),
+            Line::Record(ExportedRecord { seq, kind, hash, previous, canonical }) => {
+                record(Head { seq: *seq, hash: *hash }, *previous, kind, canonical)
+            }
+            Line::End(anchor) => end(anchor),
+        };
+        if written.as_bytes() == line {
+            Ok(read)
+        } else {
+            Err(NoLine("it is not written as an export writes it".to_owned()))
+        }
+    }
+
+    fn of(raw: Raw<'a>) -> Result<Line<'a>, NoLine> {
         match raw {
             Raw { export: Some(FORMAT), follows: Some(follows), version: Some(_), .. } => {
                 Ok(Line::Start(follows))
@@ -194,6 +212,27 @@ mod tests {
         // A script reads it like any other JSON.
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["record"]["host"], "evil.example");
+    }
+
+    #[test]
+    fn a_line_has_one_spelling() {
+        let canonical = decision().canonical();
+        let head = Head::GENESIS.follow(canonical.as_bytes());
+        let point = anchor(Purpose::ExportStart, Head::GENESIS, Hash::ZERO);
+        let lines = [start(&point, "0.1.0"), record(head, Hash::ZERO, "decision", &canonical), end(&point)];
+        for line in lines {
+            let shouted = line.replacen(&head.hash.to_string(), &head.hash.to_string().to_uppercase(), 1);
+            for other in [
+                line.replacen('{', "{ ", 1),
+                line.replacen(':', ": ", 1),
+                format!(" {line}"),
+                format!("{line}\r"),
+                shouted,
+            ] {
+                let read = Line::parse(other.as_bytes());
+                assert!(other == line || read.is_err(), "{other}");
+            }
+        }
     }
 
     #[test]

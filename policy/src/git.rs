@@ -297,6 +297,8 @@ mod tests {
             (r#"{"operation":"upload","objects":[]}"#, Some(LfsOperation::Upload)),
             (r#"{"objects":[{"oid":"1"}],"operation":"download"}"#, Some(LfsOperation::Download)),
             (r#"{"objects":[{"operation":"upload"}]}"#, None),
+            // of two, the one that servers take
+            (r#"{"operation":"download","operation":"upload"}"#, Some(LfsOperation::Upload)),
             (r#"{"operation":"verify"}"#, None),
             ("", None),
         ] {

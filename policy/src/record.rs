@@ -316,11 +316,13 @@ impl Record {
             #[serde(borrow)]
             decision: Option<&'a serde_json::value::RawValue>,
         }
-        let shape: Shape<'_> = serde_json::from_slice(bytes)?;
+        // All of it: what stands under keys that nobody knows is passed over unread.
+        let text = std::str::from_utf8(bytes).map_err(serde::de::Error::custom)?;
+        let shape: Shape<'_> = serde_json::from_str(text)?;
         Ok(match shape {
-            Shape { event: Some(_), .. } => Record::Event(serde_json::from_slice(bytes)?),
-            Shape { decision: Some(_), .. } => Record::Outcome(serde_json::from_slice(bytes)?),
-            Shape { .. } => Record::Decision(serde_json::from_slice(bytes)?),
+            Shape { event: Some(_), .. } => Record::Event(serde_json::from_str(text)?),
+            Shape { decision: Some(_), .. } => Record::Outcome(serde_json::from_str(text)?),
+            Shape { .. } => Record::Decision(serde_json::from_str(text)?),
         })
     }
 
@@ -499,6 +501,14 @@ pub(crate) mod tests {
         ] {
             assert_eq!(Record::parse(text.as_bytes()).unwrap(), record, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_not_text_is_no_record_whichever_key_it_stands_under() {
+        let text = decision().canonical().replacen('{', "{\"aaa\":\"~\",", 1);
+        assert!(Record::parse(text.as_bytes()).is_ok(), "a later version may have more keys");
+        let bytes: Vec<u8> = text.bytes().map(|byte| if byte == b'~' { 0xff } else { byte }).collect();
+        assert!(Record::parse(&bytes).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::secret::{Exempt, Search, Secrets, Step};
+use crate::secret::{Class, Exempt, Hit, Search, Secrets, Step};
 
 /// Text that has passed the redactor, or never came from a request.
 ///
@@ -91,7 +91,8 @@ impl Redactor {
 
     /// A path with or without a query, whose values all become `[redacted:query]`.
     pub fn path(&self, path: impl AsRef<[u8]>) -> Redacted {
-        Redacted(cut(self.plain_path(path.as_ref()), LONGEST_FIELD))
+        // As a whole first: a value may have a question mark in it.
+        Redacted(cut(self.plain_path(&self.without_secrets(path.as_ref())), LONGEST_FIELD))
     }
 
     /// An absolute URL, or one without scheme: loses user and password, its host and path are redacted like those.
@@ -137,17 +138,35 @@ impl Redactor {
         let found = self.name_of_secret(host).or_else(|| self.name_of_secret(&host.to_ascii_uppercase()));
         let Some(name) = found else { return printable(host) };
         let hidden = format!("[redacted:{name}]");
+        if self.crosses_labels(host) || self.crosses_labels(&host.to_ascii_uppercase()) {
+            return hidden;
+        }
+        // As a whole first: what stands in the label before may belong to it.
+        let host = self.without_secrets(host);
         let labels = host.split(|byte| *byte == b'.').map(|label| {
             let secret = |label: &[u8]| self.name_of_secret(label).is_some();
-            if secret(label) || secret(&label.to_ascii_uppercase()) {
+            let taken_out = memchr::memmem::find(label, b"[redacted:").is_some();
+            if taken_out || secret(label) || secret(&label.to_ascii_uppercase()) {
                 hidden.clone()
             } else {
                 printable(label)
             }
         });
         let labels: Vec<String> = labels.collect();
-        // A secret may itself have dots in it; then no label shows it by itself.
         if labels.contains(&hidden) { labels.join(".") } else { hidden }
+    }
+
+    /// Whether a secret has dots in it: no label shows it by itself, not even beside one that holds another secret.
+    fn crosses_labels(&self, host: &[u8]) -> bool {
+        let (mut from, mut decoded) = (0, Vec::new());
+        while let Step::Hit(hit) = self.search().next(host, from, true, &mut decoded) {
+            let end = end_of(&hit, host);
+            if host[hit.start.0..end].contains(&b'.') {
+                return true;
+            }
+            from = next_after(&hit, end);
+        }
+        false
     }
 
     fn plain_path(&self, path: &[u8]) -> String {
@@ -198,10 +217,7 @@ impl Redactor {
         let end = loop {
             match self.search().next(text, from, complete, &mut decoded) {
                 Step::Hit(hit) => {
-                    let end = hit.end
-                        + hit.tail.map_or(0, |class| {
-                            text[hit.end..].iter().take_while(|byte| class.has(**byte)).count()
-                        });
+                    let end = end_of(&hit, text);
                     if hit.start.0 >= copied {
                         kept.extend_from_slice(&text[copied..hit.start.0]);
                         kept.extend_from_slice(
@@ -209,7 +225,7 @@ impl Redactor {
                         );
                     }
                     copied = copied.max(end);
-                    from = hit.next.max(if hit.tail.is_some() { end } else { 0 });
+                    from = next_after(&hit, end);
                 }
                 Step::Open { start, .. } => break start,
                 Step::Done { .. } => break text.len(),
@@ -221,6 +237,17 @@ impl Redactor {
         kept.extend_from_slice(text.get(copied..end).unwrap_or_default());
         Cow::Owned(kept)
     }
+}
+
+/// Where a secret ends, with what carries a long one on.
+fn end_of(hit: &Hit, text: &[u8]) -> usize {
+    let tail = |class: &Class| text[hit.end..].iter().take_while(|byte| class.has(**byte)).count();
+    hit.end + hit.tail.as_ref().map_or(0, tail)
+}
+
+/// Where the search goes on after a secret that ends at `end`.
+fn next_after(hit: &Hit, end: usize) -> usize {
+    hit.next.max(if hit.tail.is_some() { end } else { 0 })
 }
 
 const NOTHING: &Exempt = &Exempt { detectors: Vec::new(), known: Vec::new() };

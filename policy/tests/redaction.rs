@@ -87,6 +87,40 @@ fn no_eight_bytes_of_any_detectors_example_survive() {
 }
 
 #[test]
+fn a_value_with_a_question_mark_is_taken_out_of_a_path_whole() {
+    let value = "sup3rSecre?t&Value=12#34/56@78";
+    let known = KnownValue::new("env:KNOWN", value.as_bytes()).expect("worth looking for");
+    let redactor = Redactor::new(std::sync::Arc::new(Secrets::new(vec![known])));
+    for (path, expected) in [
+        (format!("/a/{value}"), "/a/[redacted:known:env:KNOWN]"),
+        (format!("/a/{value}?b=c"), "/a/[redacted:known:env:KNOWN]?b=[redacted:query]"),
+        (format!("/a?b={value}"), "/a?b=[redacted:query]"),
+    ] {
+        assert_eq!(redactor.path(&path).as_str(), expected, "{path}");
+        assert_eq!(
+            redactor.url(format!("https://h.test{path}")).as_str(),
+            format!("https://h.test{expected}")
+        );
+    }
+}
+
+#[test]
+fn a_host_with_a_secret_over_several_labels_is_hidden_whole() {
+    let redactor = Redactor::new(secrets());
+    let [token, _] = Detector::named("jwt").expect("a detector").examples();
+    let [key, _] = Detector::named("age-secret-key").expect("a detector").examples();
+    // The other secret, in a label of its own, must not draw attention away from this one.
+    for host in [format!("{token}.evil.test"), format!("{key}.{token}.evil.test")] {
+        let redacted = redactor.host(&host);
+        assert!(
+            redacted.as_str().starts_with("[redacted:") && !redacted.as_str().contains('.'),
+            "{redacted}"
+        );
+    }
+    assert_eq!(redactor.host(format!("{key}.evil.test")).as_str(), "[redacted:age-secret-key].evil.test");
+}
+
+#[test]
 fn records_know_web_tokens_that_requests_may_carry() {
     let redactor = Redactor::new(secrets());
     let [token, _] = Detector::named("jwt").expect("a detector").examples();

@@ -349,7 +349,7 @@ fn request_for_websocket(request: Permitted, meter: Meter) -> WebSocketRequest {
 }
 
 /// The request as it leaves: canonical path, its own `Host`, nothing of the client's connection.
-pub fn outgoing(parts: &Parts, head: &Head, upload: Upload) -> Result<Request<Upload>, http::Error> {
+pub fn outgoing<B>(parts: &Parts, head: &Head, upload: B) -> Result<Request<B>, http::Error> {
     let mut request = Request::new(upload);
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = upstream_uri(&head.target, &head.path.forwarded())?;

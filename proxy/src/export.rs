@@ -97,13 +97,26 @@ pub struct ReadError {
 /// A file that cannot be read. One that is not intact is not an error, but the report's answer.
 pub fn verify(path: &Path, evidence: &Evidence, mut progress: impl FnMut(u64)) -> Result<Report, ReadError> {
     let failed = |error| ReadError { path: path.to_owned(), error };
-    let mut lines = Lines::open(path).map_err(failed)?;
+    let file = std::fs::File::open(path).map_err(failed)?;
+    verify_lines(io::BufReader::with_capacity(1 << 20, file), evidence, &mut progress).map_err(failed)
+}
+
+/// Verifies the lines of an export, as [`verify`] does.
+///
+/// # Errors
+/// What cannot be read.
+pub fn verify_lines(
+    lines: impl BufRead,
+    evidence: &Evidence,
+    mut progress: impl FnMut(u64),
+) -> io::Result<Report> {
+    let mut lines = Lines { source: lines, line: Vec::new(), number: 0 };
     let mut check = Check::before(evidence);
-    while let Some((number, line)) = lines.next().map_err(failed)? {
+    while let Some((number, line)) = lines.next()? {
         if let Err(mut bad) = check.line(number, line) {
             if check.walk.is_none() && bad.seq == 0 {
                 // What is wrong with the beginning is told of the first record there is.
-                bad.seq = first_record(&mut lines).map_err(failed)?;
+                bad.seq = first_record(&mut lines)?;
             }
             return Ok(check.report(Some(&bad)));
         }
@@ -116,7 +129,7 @@ pub fn verify(path: &Path, evidence: &Evidence, mut progress: impl FnMut(u64)) -
 }
 
 /// The number of the first record from here on; 0 where there is none.
-fn first_record(lines: &mut Lines) -> io::Result<u64> {
+fn first_record(lines: &mut Lines<impl BufRead>) -> io::Result<u64> {
     loop {
         let seq = match lines.next()? {
             None => return Ok(0),
@@ -131,24 +144,19 @@ fn first_record(lines: &mut Lines) -> io::Result<u64> {
     }
 }
 
-/// Lines of a file, none longer than is sensible.
-struct Lines {
-    file: io::BufReader<std::fs::File>,
+/// Lines, none longer than is sensible.
+struct Lines<R> {
+    source: R,
     line: Vec<u8>,
     number: u64,
 }
 
-impl Lines {
-    fn open(path: &Path) -> io::Result<Lines> {
-        let file = io::BufReader::with_capacity(1 << 20, std::fs::File::open(path)?);
-        Ok(Lines { file, line: Vec::new(), number: 0 })
-    }
-
+impl<R: BufRead> Lines<R> {
     /// The number of the next line, and the line without its end.
     fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
         use io::Read as _;
         self.line.clear();
-        let read = (&mut self.file).take(LONGEST_LINE).read_until(b'\n', &mut self.line)?;
+        let read = (&mut self.source).take(LONGEST_LINE).read_until(b'\n', &mut self.line)?;
         self.number += 1;
         Ok((read > 0).then(|| (self.number, self.line.strip_suffix(b"\n").unwrap_or(&self.line))))
     }

@@ -9,9 +9,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection, capture_connection};
+use hyper_util::client::legacy::connect::{
+    CaptureConnection, Connect, Connected, Connection, capture_connection,
+};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use policy::decide::Policy;
@@ -129,7 +131,12 @@ fn told(captured: &CaptureConnection) -> Option<Via> {
     extensions.remove()
 }
 
-fn client(connector: Connector) -> Client<Connector, Upload> {
+/// The client that everything is sent with.
+pub fn client<C, B>(connector: C) -> Client<C, B>
+where
+    C: Connect + Clone,
+    B: Body<Data: Send> + Send,
+{
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())

@@ -159,7 +159,7 @@ pub async fn copy_while_allowed(
 }
 
 /// Reads up to the end of the ClientHello: the bytes, and the name it asks for.
-async fn read_hello(client: &mut Rewind<Stream>) -> Option<(Bytes, Option<Host>)> {
+pub async fn read_hello(client: &mut (impl AsyncRead + Unpin)) -> Option<(Bytes, Option<Host>)> {
     let mut seen = BytesMut::new();
     let mut acceptor = Acceptor::default();
     loop {

@@ -1,0 +1,5 @@
+//! Fuzzes `checks::record`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::record::check(data));

@@ -1,0 +1,5 @@
+//! Fuzzes `checks::scanner`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::scanner::check(data));
