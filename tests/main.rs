@@ -22,6 +22,7 @@ mod leaks;
 mod operation;
 mod paths;
 mod report;
+mod rotation;
 mod scale;
 mod streams;
 mod transparency;

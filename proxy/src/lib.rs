@@ -40,6 +40,7 @@ pub mod reply;
 mod report;
 pub mod resolve;
 pub mod rewind;
+pub mod rotation;
 pub mod running;
 pub mod serve;
 mod shown;
