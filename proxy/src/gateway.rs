@@ -30,6 +30,7 @@ use crate::policies::Loaded;
 use crate::reply::Refusal;
 use crate::slots::Slots;
 use crate::store::{Change, Store};
+use crate::strangers::Strangers;
 use crate::tls::{Mint, UpstreamTls};
 
 /// Everything that a connection needs.
@@ -52,6 +53,10 @@ pub struct Gateway {
     pub places: Arc<Semaphore>,
     /// Connections by agent.
     pub slots: Slots,
+    /// Requests over HTTP/2 by agent.
+    pub streams: Slots,
+    /// Connections of which nobody knows yet whose they are.
+    pub strangers: Strangers,
     /// Every task that belongs to a connection.
     pub tasks: TaskTracker,
     /// The gateway is about to stop: connections end after the request they are in.
@@ -110,12 +115,15 @@ pub struct CurrentPolicy {
 impl Gateway {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Gateway> {
-        let current = CurrentPolicy::new(parts.loaded, &parts.dialer, &parts.upstream, &parts.digest_key);
+        let current =
+            CurrentPolicy::new(parts.loaded, &parts.dialer, &parts.upstream, &parts.digest_key, parts.places);
         let limits = &parts.config.limits;
         Arc::new(Gateway {
             places: Arc::new(Semaphore::new(parts.places)),
             capacity: parts.places,
             slots: Slots::new(limits.connections_per_agent),
+            streams: Slots::new(limits.connections_per_agent),
+            strangers: Strangers::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
@@ -152,7 +160,8 @@ impl Gateway {
             tracing::info!(policy = %loaded.rules.digest(), "a new policy is in force");
         }
         self.ledger().set_window(loaded.rules.window_seconds());
-        let current = CurrentPolicy::new(loaded, &self.dialer, &self.upstream, &self.digest_key);
+        let current =
+            CurrentPolicy::new(loaded, &self.dialer, &self.upstream, &self.digest_key, self.capacity);
         self.current.swap(Arc::new(current)).superseded.cancel();
         Ok(())
     }
@@ -274,12 +283,18 @@ fn redactions(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl CurrentPolicy {
-    fn new(loaded: Loaded, dialer: &Arc<Dialer>, upstream: &UpstreamTls, key: &DigestKey) -> CurrentPolicy {
+    fn new(
+        loaded: Loaded,
+        dialer: &Arc<Dialer>,
+        upstream: &UpstreamTls,
+        key: &DigestKey,
+        places: usize,
+    ) -> CurrentPolicy {
         let rules = Arc::new(loaded.rules);
         let secrets = Arc::new(loaded.secrets);
         CurrentPolicy {
             redactor: Redactor::new(Arc::clone(&secrets)),
-            forwarder: Forwarder::new(dialer, &rules, upstream),
+            forwarder: Forwarder::new(dialer, &rules, upstream, places),
             known_sources: loaded.sources,
             digest_key: key.clone(),
             superseded: CancellationToken::new(),

@@ -47,6 +47,8 @@ mod shown;
 pub mod signing;
 pub mod slots;
 pub mod store;
+pub mod strangers;
+pub mod streams;
 pub mod tls;
 pub mod token;
 pub mod tunnel;
