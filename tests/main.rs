@@ -19,6 +19,7 @@ mod harness;
 mod independent;
 mod kill;
 mod leaks;
+mod limits;
 mod operation;
 mod paths;
 mod report;
