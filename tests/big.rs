@@ -2,8 +2,6 @@
 //!
 //! 4 GiB each way where `CI` is `true` or `OUTGATE_TEST_BIG` is set, 256 MiB otherwise.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +10,7 @@ use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use crate::harness::{Gate, Request, Tally, World, tally};
+use crate::harness::{Request, Tally, Watch, World, tally};
 
 const POLICY: &str = r#"
     allow = ["allowed.test:{tls}"]
@@ -32,33 +30,6 @@ type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::convert::Infa
 fn size() -> u64 {
     let full = std::env::var("CI").as_deref() == Ok("true") || std::env::var_os("OUTGATE_TEST_BIG").is_some();
     if full { 4 << 30 } else { 256 << 20 }
-}
-
-/// Watches the gateway's memory until told to stop, and remembers the most.
-struct Watch {
-    most: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    before: u64,
-}
-
-impl Watch {
-    fn over(gate: &Gate) -> Watch {
-        let (most, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        let watch = Watch { most: most.clone(), stop: stop.clone(), before: gate.resident() };
-        let pid = gate.pid();
-        std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                most.fetch_max(crate::harness::resident(pid), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
-        watch
-    }
-
-    fn growth(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.most.load(Ordering::Relaxed).saturating_sub(self.before)
-    }
 }
 
 /// Sends a request inside a tunnel, with a body of any length, and tallies the answer.

@@ -231,11 +231,13 @@ async fn starts_stops_settings_and_policies_are_on_record() {
         kept,
         [
             "started",
+            "authority_in_force",
             "policy_in_force",
             "policy_in_force",
             "stopped",
             "configuration_changed",
             "started",
+            "authority_in_force",
             "policy_in_force"
         ]
     );

@@ -194,6 +194,7 @@ EVENTS = {  # each with `event`, `time` and `by`
     "stopped": {},
     "clock_jumped": {"milliseconds": "integer"},
     "policy_in_force": {"policy": "text", "mode": MODE, "previous": "text?"},
+    "authority_in_force": {"fingerprint": "text", "previous": "text?"},
     "configuration_changed": {"configuration": "text", "keys": "list"},
     "agent_created": {"agent": "text", "owner": "text", "purpose": "text?", "expires": "integer?"},
     "agent_rotated": {"agent": "text", "expires": "integer?", "grace_until": "integer"},

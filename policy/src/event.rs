@@ -48,6 +48,13 @@ pub enum Happening {
         /// The policy it replaces, where one was in force.
         previous: Option<Arc<str>>,
     },
+    /// A certificate authority came into force: whom clients have to trust from then on.
+    AuthorityInForce {
+        /// Its fingerprint, as `outgate ca show` prints it.
+        fingerprint: Arc<str>,
+        /// That of the authority it replaces, where one was in force.
+        previous: Option<Arc<str>>,
+    },
     /// A setting changed while the gateway ran, or since it last ran.
     ConfigurationChanged {
         /// Digest of the configuration, `sha256:…`.

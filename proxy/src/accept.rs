@@ -9,18 +9,22 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::ListenAddress;
 use crate::connection;
 use crate::gateway::Gateway;
+use crate::strangers::{Stranger, Strangers};
 
 /// A client's socket.
 pub type Stream = Either<TcpStream, UnixStream>;
 
 /// How long to wait after the system refused to accept (no descriptors left), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long whoever is sent away may take to be gone.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// What a client is told when every place is taken. Not recorded row by row: a flood would become a flood of rows;
 /// `outgate_decisions_total{reason="overloaded"}` counts it.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-outgate-reason: overloaded\r\nretry-after: 1\r\n\
@@ -98,14 +102,13 @@ pub(crate) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Takes connections until the gateway stops.
 pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
-    let places = Arc::clone(&gateway.places);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = gateway.stopping.cancelled() => return,
         };
         match accepted {
-            Ok(stream) => admit(&gateway, &places, stream),
+            Ok(stream) => admit(&gateway, stream),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -114,15 +117,29 @@ pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
     }
 }
 
-fn admit(gateway: &Arc<Gateway>, places: &Arc<Semaphore>, stream: Stream) {
-    match Arc::clone(places).try_acquire_owned() {
-        Ok(place) => {
-            gateway.tasks.spawn(connection::serve(Arc::clone(gateway), stream, Place::new(place)));
+fn admit(gateway: &Arc<Gateway>, stream: Stream) {
+    if let Ok(permit) = Arc::clone(&gateway.places).try_acquire_owned() {
+        let place = Place::new(permit, &gateway.strangers);
+        gateway.tasks.spawn(connection::serve(Arc::clone(gateway), stream, place));
+        return;
+    }
+    gateway.metrics.connection_refused();
+    if gateway.strangers.send_away_oldest() {
+        gateway.tasks.spawn(serve_once_there_is_room(Arc::clone(gateway), stream));
+    } else {
+        gateway.tasks.spawn(turn_away(stream));
+    }
+}
+
+/// Somebody was sent away, and their place is about to be free.
+async fn serve_once_there_is_room(gateway: Arc<Gateway>, stream: Stream) {
+    let permit = tokio::time::timeout(ROOM_WAIT, Arc::clone(&gateway.places).acquire_owned()).await;
+    match permit {
+        Ok(Ok(permit)) => {
+            let place = Place::new(permit, &gateway.strangers);
+            connection::serve(gateway, stream, place).await;
         }
-        Err(_) => {
-            gateway.metrics.connection_refused();
-            gateway.tasks.spawn(turn_away(stream));
-        }
+        _ => turn_away(stream).await,
     }
 }
 
@@ -132,11 +149,26 @@ async fn turn_away(mut stream: Stream) {
 
 /// A connection's place among those that may be open; free again when the last part of the connection is gone.
 #[derive(Clone)]
-pub struct Place(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
+pub struct Place(Arc<Held>);
+
+struct Held {
+    _permit: OwnedSemaphorePermit,
+    stranger: Stranger,
+}
 
 impl Place {
     /// The place that a permit stands for.
-    pub fn new(permit: OwnedSemaphorePermit) -> Place {
-        Place(Arc::new(permit))
+    pub fn new(permit: OwnedSemaphorePermit, strangers: &Strangers) -> Place {
+        Place(Arc::new(Held { _permit: permit, stranger: strangers.welcome() }))
+    }
+
+    /// The connection has said whose it is.
+    pub fn is_known(&self) {
+        self.0.stranger.is_known();
+    }
+
+    /// Cancelled when the connection has to make room for another.
+    pub fn sent_away(&self) -> CancellationToken {
+        self.0.stranger.sent_away()
     }
 }

@@ -8,6 +8,7 @@
 mod checkpoints;
 mod prune;
 mod task;
+mod turns;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use ulid::Ulid;
 use crate::clock;
 use crate::store::{Change, Closing, Cut, Entry, PrunePlan, Writer};
 use task::Task;
+use turns::{Turn, Turns};
 
 pub use checkpoints::CheckpointOptions;
 
@@ -49,7 +51,7 @@ pub struct Counters {
     pub commits: AtomicU64,
     /// Records in them.
     pub records: AtomicU64,
-    /// Transactions that failed or took too long.
+    /// Transactions that failed or took too long, and decisions that were refused because too many of their agent wait.
     pub failures: AtomicU64,
     /// Decisions and events that wait for the writer now.
     pub queue_depth: AtomicUsize,
@@ -78,6 +80,7 @@ pub struct Recorder {
 struct Shared {
     queue: mpsc::UnboundedSender<Message>,
     room: Arc<Semaphore>,
+    turns: Turns,
     counters: Arc<Counters>,
 }
 
@@ -111,17 +114,30 @@ impl Recorder {
         let (queue, messages) = mpsc::unbounded_channel();
         let counters = Arc::new(Counters::default());
         tokio::spawn(Task::new(writer, messages, Arc::clone(&counters), checkpoints).run());
-        Recorder { shared: Arc::new(Shared { queue, room: Arc::new(Semaphore::new(QUEUE)), counters }) }
+        Recorder {
+            shared: Arc::new(Shared {
+                queue,
+                room: Arc::new(Semaphore::new(QUEUE)),
+                turns: Turns::default(),
+                counters,
+            }),
+        }
     }
 
     /// Commits a decision. When this returns `Ok` the decision survives the death of the process, and its outcome
     /// must follow. A caller that is dropped while it waits need do nothing: the exchange is ended as abandoned.
+    /// Agents wait their turn, so that one that asks for much delays itself.
     ///
     /// # Errors
     /// The decision is not in the store, or is there as refused: nothing may be sent.
     pub async fn decision(&self, decision: &Decision) -> Result<(), AuditUnavailable> {
+        let turn = self.shared.turns.wait(&decision.agent).await.inspect_err(|_| {
+            self.shared.counters.failures.fetch_add(1, Ordering::Relaxed);
+        })?;
+        let room = self.room().await?;
+        // Until here whoever is dropped leaves nothing behind.
         let mut waiting = Waiting { recorder: self, decision: Some(decision.id) };
-        let answer = self.ask(Entry::decision(decision)).await;
+        let answer = self.ask_in(room, Some(turn), Entry::decision(decision)).await;
         waiting.decision = None;
         answer.map_err(|_| AuditUnavailable)
     }
@@ -189,9 +205,22 @@ impl Recorder {
     }
 
     async fn ask(&self, entry: Entry) -> Result<(), ChangeError> {
-        let room = Arc::clone(&self.shared.room).acquire_owned().await.map_err(|_| AuditUnavailable)?;
+        let room = self.room().await?;
+        self.ask_in(room, None, entry).await
+    }
+
+    async fn room(&self) -> Result<OwnedSemaphorePermit, AuditUnavailable> {
+        Arc::clone(&self.shared.room).acquire_owned().await.map_err(|_| AuditUnavailable)
+    }
+
+    async fn ask_in(
+        &self,
+        room: OwnedSemaphorePermit,
+        turn: Option<Turn>,
+        entry: Entry,
+    ) -> Result<(), ChangeError> {
         let (reply, answer) = oneshot::channel();
-        let asker = Asker::new(reply, room, Arc::clone(&self.shared.counters));
+        let asker = Asker::new(reply, (room, turn), Arc::clone(&self.shared.counters));
         self.shared.queue.send(Message::Ask(entry, asker)).map_err(|_| AuditUnavailable)?;
         answer.await.map_err(|_| AuditUnavailable)?
     }
@@ -223,17 +252,17 @@ struct Asker {
     /// `None` once answered.
     reply: Option<oneshot::Sender<Result<(), ChangeError>>>,
     counters: Arc<Counters>,
-    _room: OwnedSemaphorePermit,
+    _place: (OwnedSemaphorePermit, Option<Turn>),
 }
 
 impl Asker {
     fn new(
         reply: oneshot::Sender<Result<(), ChangeError>>,
-        room: OwnedSemaphorePermit,
+        place: (OwnedSemaphorePermit, Option<Turn>),
         counters: Arc<Counters>,
     ) -> Asker {
         counters.queue_depth.fetch_add(1, Ordering::Relaxed);
-        Asker { reply: Some(reply), counters, _room: room }
+        Asker { reply: Some(reply), counters, _place: place }
     }
 
     fn answer(&mut self, answer: Result<(), ChangeError>) {

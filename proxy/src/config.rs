@@ -24,7 +24,7 @@ pub use settings::keys;
 pub use upstream_proxy::ParentProxy;
 pub use value::{Endpoint, ListenAddress};
 pub use words::{
-    AlertFormat, AlertKind, Durability, IdentityMode, LogFormat, MetricsAccess, RefuseMode, Word,
+    AlertFormat, AlertKind, CaKey, Durability, IdentityMode, LogFormat, MetricsAccess, RefuseMode, Word,
 };
 
 use crate::folder;
@@ -59,6 +59,8 @@ pub struct Config {
     pub refuse: RefuseMode,
     /// Who may read `/metrics`.
     pub metrics: MetricsAccess,
+    /// The certificate authority.
+    pub ca: Ca,
     /// Name resolution.
     pub dns: Dns,
     /// The way out.
@@ -89,6 +91,13 @@ pub struct Config {
     pub verbosity: u8,
     /// Answer every question with a denial at once.
     pub unattended: bool,
+}
+
+/// `[ca]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ca {
+    /// Where its key is.
+    pub key: CaKey,
 }
 
 /// `[dns]`.
@@ -245,6 +254,7 @@ impl Default for Config {
             identity: IdentityMode::Optional,
             refuse: RefuseMode::Inside,
             metrics: MetricsAccess::Open,
+            ca: Ca { key: CaKey::File },
             dns: Dns::default(),
             upstream: Upstream::default(),
             limits: Limits::default(),

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use policy::identity::AgentName;
 use policy::target::Target;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,6 +24,7 @@ use crate::identify::Client;
 use crate::patience::{Patience, Serving, ServingGuard};
 use crate::reply::{Malformed, Refusal};
 use crate::slots::Slot;
+use crate::streams::{GOODBYE, Stream as H2Stream, Streams, Taking};
 use crate::tunnel;
 use policy::verdict::Reason;
 
@@ -70,6 +71,9 @@ impl Scope {
         if held.as_ref().is_none_or(|(holder, _)| holder != agent) {
             *held = self.gateway.slots.claim(agent).map(|slot| (agent.clone(), slot));
         }
+        if held.is_some() {
+            self.place.is_known();
+        }
         held.is_some()
     }
 }
@@ -95,7 +99,11 @@ pub async fn serve(gateway: Arc<Gateway>, stream: Stream, place: Place) {
 /// As [`serve`], for whoever these credentials name, where there are any: those of the requests do not matter then.
 pub async fn serve_as(gateway: Arc<Gateway>, stream: Stream, place: Place, credentials: Option<HeaderValue>) {
     let scope = Scope { gateway, tunnel: None, place, credentials, agent: Arc::default() };
-    serve_http1(scope, stream).await;
+    let sent_away = scope.place.sent_away();
+    tokio::select! {
+        () = serve_http1(scope, stream) => {}
+        () = sent_away.cancelled() => {}
+    }
 }
 
 /// Serves HTTP/1.1 on a stream: the proxy port, a decrypted tunnel, or clear HTTP in a tunnel.
@@ -108,7 +116,12 @@ where
     let serving = Serving::default();
     let idle = scope.gateway.config.upstream.idle_timeout;
     let stream = Patience::new(stream, serving.clone(), limits.header_timeout, idle);
-    let service = service_fn(move |request| answer(handler.clone(), Some(serving.begin()), request));
+    let taking = Taking::default();
+    let turn = taking.clone();
+    let service = service_fn(move |request| {
+        let turn = Turn { serving: Some(serving.begin()), taking: turn.clone(), stream: None };
+        answer(handler.clone(), turn, request)
+    });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -121,7 +134,10 @@ where
         result = connection.as_mut() => result,
         () = scope.gateway.draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                result = connection => result,
+                () = taking.stalled(idle, &scope.gateway.draining) => return,
+            }
         }
     };
     if let Err(error) = result {
@@ -136,8 +152,19 @@ where
 {
     let limits = &scope.gateway.config.limits;
     let handler = scope.clone();
-    let service = service_fn(move |request| answer(handler.clone(), None, request));
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let idle = scope.gateway.config.upstream.idle_timeout;
+    // There are no heads to be timed here, only writes.
+    let serving = Serving::default();
+    serving.begin().keep();
+    let stream = Patience::new(stream, serving, limits.header_timeout, idle);
+    let streams = Streams::new(idle, scope.gateway.draining.clone());
+    let begun = streams.clone();
+    let service = service_fn(move |request| {
+        let stream = begun.begin();
+        let turn = Turn { serving: None, taking: stream.taking().clone(), stream: Some(stream) };
+        answer(handler.clone(), turn, request)
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(H2_STREAMS)
@@ -149,11 +176,16 @@ where
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        _ = connection.as_mut() => {}
-        () = scope.gateway.draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
+        _ = connection.as_mut() => return,
+        () = streams.too_much() => return,
+        () = streams.idle(limits.header_timeout, limits.keepalive_timeout) => {}
+        () = scope.gateway.draining.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = connection => {}
+        // Everything is answered; what the client has not taken by now it does not want.
+        () = streams.idle(GOODBYE, GOODBYE) => {}
     }
 }
 
@@ -162,14 +194,22 @@ where
 #[error("closed without a response")]
 struct Closed;
 
-/// `serving` lasts until the response is complete.
-async fn answer(
-    scope: Scope,
+/// What lasts until a response is complete.
+struct Turn {
     serving: Option<ServingGuard>,
-    request: Request<Incoming>,
-) -> Result<Response<Reply>, Closed> {
+    taking: Taking,
+    stream: Option<H2Stream>,
+}
+
+async fn answer(scope: Scope, turn: Turn, request: Request<Incoming>) -> Result<Response<Reply>, Closed> {
     let connect = request.method() == Method::CONNECT;
-    let response = if scope.tunnel.is_none() && connect {
+    let slot = turn.stream.as_ref().zip(scope.tunnel.as_ref()).map(|(_, tunnel)| {
+        // A connection of HTTP/2 carries many requests: they are limited as if each had one of its own.
+        scope.gateway.streams.claim(&tunnel.client.agent)
+    });
+    let response = if slot.as_ref().is_some_and(Option::is_none) {
+        exchange::overloaded(&scope, request, "this agent has too many requests open").await
+    } else if scope.tunnel.is_none() && connect {
         tunnel::open(&scope, request).await
     } else {
         exchange::exchange(&scope, request).await
@@ -179,6 +219,8 @@ async fn answer(
     }
     let upgraded =
         response.status() == StatusCode::SWITCHING_PROTOCOLS || (connect && response.status().is_success());
+    let Turn { serving, taking, mut stream } = turn;
+    stream.iter_mut().for_each(H2Stream::is_answered);
     let serving = match serving {
         Some(guard) if upgraded => {
             guard.keep();
@@ -186,13 +228,21 @@ async fn answer(
         }
         other => other,
     };
-    Ok(response.map(|body| Reply { body, _serving: serving }))
+    taking.offered();
+    Ok(response.map(|body| Reply { body, taking, _held: (serving, stream, slot) }))
 }
 
-/// A response body, and the notice that its request is being served.
+/// A response body, and the notice that its request is being served and its response taken.
 struct Reply {
     body: ReplyBody,
-    _serving: Option<ServingGuard>,
+    taking: Taking,
+    _held: (Option<ServingGuard>, Option<H2Stream>, Option<Option<Slot>>),
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.taking.asked();
+    }
 }
 
 impl Body for Reply {
@@ -203,7 +253,13 @@ impl Body for Reply {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, DownloadBroken>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let this = self.get_mut();
+        this.taking.asked();
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(Some(_))) {
+            this.taking.offered();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -129,6 +129,16 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
     }
 }
 
+/// Refuses a request inside a tunnel for which there is no room.
+pub async fn overloaded(scope: &Scope, request: Request<Incoming>, what: &str) -> Response<ReplyBody> {
+    let started = Instant::now();
+    let (parts, _) = request.into_parts();
+    let opener = scope.tunnel.as_ref().map(|tunnel| (tunnel.target.clone(), tunnel.client.clone()));
+    let (target, client) = opener.unzip();
+    let refusal = Refusal::plain(Reason::Overloaded, what);
+    refuse(scope, Subject::of(&parts, target, client), &refusal, Audience::of(&parts.headers), started).await
+}
+
 /// Whether clear HTTP came through a tunnel to a port where policy allows TLS.
 fn tls_only(scope: &Scope, policy: &CurrentPolicy, denial: &Denial) -> bool {
     let clear = scope.tunnel.as_ref().filter(|tunnel| tunnel.target.scheme == Scheme::Http);

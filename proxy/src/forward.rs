@@ -4,10 +4,11 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::{Request, Response, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -46,8 +47,27 @@ pub enum Offer {
 
 /// Sends requests upstream.
 pub struct Forwarder {
-    any: Client<Connector, Upload>,
-    http1: Client<Connector, Upload>,
+    any: Pool,
+    http1: Pool,
+    open: Arc<AtomicUsize>,
+    most: usize,
+}
+
+/// Connections kept for the next request.
+struct Pool {
+    client: ArcSwap<Client<Connector, Upload>>,
+    connector: Connector,
+}
+
+impl Pool {
+    fn new(connector: Connector) -> Pool {
+        Pool { client: ArcSwap::from_pointee(client(connector.clone())), connector }
+    }
+
+    /// Closes what is not in use.
+    fn drain(&self) {
+        self.client.store(Arc::new(client(self.connector.clone())));
+    }
 }
 
 /// What is known of the connection a request went out on.
@@ -70,13 +90,18 @@ impl Via {
 
 impl Forwarder {
     /// A forwarder with an empty pool. A new policy gets a new one: addresses it forbids must not live on in a pool.
-    pub fn new(dialer: &Arc<Dialer>, policy: &Arc<Policy>, tls: &UpstreamTls) -> Forwarder {
+    /// Unused connections are closed where more than `most` are open: however many names a client thinks of, there
+    /// are descriptors left.
+    pub fn new(dialer: &Arc<Dialer>, policy: &Arc<Policy>, tls: &UpstreamTls, most: usize) -> Forwarder {
+        let open = Arc::<AtomicUsize>::default();
         let connector = |tls: &Arc<ClientConfig>| Connector {
             dialer: Arc::clone(dialer),
             policy: Arc::clone(policy),
             tls: Arc::clone(tls),
+            open: Arc::clone(&open),
         };
-        Forwarder { any: client(connector(&tls.any)), http1: client(connector(&tls.http1)) }
+        let (any, http1) = (connector(&tls.any), connector(&tls.http1));
+        Forwarder { any: Pool::new(any), http1: Pool::new(http1), open, most }
     }
 
     /// Sends `request` where `permit` says. Its URI, `Host` and version are set here. `on_connection` is told of the
@@ -95,9 +120,13 @@ impl Forwarder {
         *request.version_mut() = Version::HTTP_11;
         let mut captured = capture_connection(&mut request);
         debug_assert_eq!(request.uri().host(), Some(permit.target().host.as_str()));
+        if self.open.load(Ordering::Relaxed) >= self.most {
+            self.any.drain();
+            self.http1.drain();
+        }
         let client = match offer {
-            Offer::Any => &self.any,
-            Offer::Http1 => &self.http1,
+            Offer::Any => self.any.client.load_full(),
+            Offer::Http1 => self.http1.client.load_full(),
         };
         let sending = client.request(request);
         tokio::pin!(sending);
@@ -175,6 +204,7 @@ struct Connector {
     dialer: Arc<Dialer>,
     policy: Arc<Policy>,
     tls: Arc<ClientConfig>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Service<Uri> for Connector {
@@ -200,7 +230,7 @@ impl Service<Uri> for Connector {
                 (Transport::Clear(TokioIo::new(dialled.stream)), dialled.address)
             };
             let via = Via { address, connect: started.elapsed(), used: Arc::default() };
-            Ok(UpstreamStream { stream, via })
+            Ok(UpstreamStream { stream, via, _open: Open::one_more(&this.open) })
         })
     }
 }
@@ -217,6 +247,23 @@ fn target_of(uri: &Uri) -> Result<Target, DialError> {
 pub struct UpstreamStream {
     stream: Transport,
     via: Via,
+    _open: Open,
+}
+
+/// Counts a connection for as long as it lives.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn one_more(open: &Arc<AtomicUsize>) -> Open {
+        open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 enum Transport {

@@ -31,6 +31,7 @@ use crate::policies::Loaded;
 use crate::reply::Refusal;
 use crate::slots::Slots;
 use crate::store::{Change, Store};
+use crate::strangers::Strangers;
 use crate::tls::{Mint, UpstreamTls};
 
 /// Fences that may stand at once; each has listeners of its own.
@@ -58,6 +59,10 @@ pub struct Gateway {
     pub slots: Slots,
     /// Places for fences.
     pub fences: Arc<Semaphore>,
+    /// Requests over HTTP/2 by agent.
+    pub streams: Slots,
+    /// Connections of which nobody knows yet whose they are.
+    pub strangers: Strangers,
     /// Every task that belongs to a connection.
     pub tasks: TaskTracker,
     /// The gateway is about to stop: connections end after the request they are in.
@@ -117,7 +122,8 @@ pub struct CurrentPolicy {
 impl Gateway {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Gateway> {
-        let current = CurrentPolicy::new(parts.loaded, &parts.dialer, &parts.upstream, &parts.digest_key);
+        let current =
+            CurrentPolicy::new(parts.loaded, &parts.dialer, &parts.upstream, &parts.digest_key, parts.places);
         let limits = &parts.config.limits;
         Arc::new(Gateway {
             places: Arc::new(Semaphore::new(parts.places)),
@@ -125,6 +131,8 @@ impl Gateway {
             fences: Arc::new(Semaphore::new(FENCES)),
             forwards: parts.config.fence.forward.as_slice().into(),
             slots: Slots::new(limits.connections_per_agent),
+            streams: Slots::new(limits.connections_per_agent),
+            strangers: Strangers::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
@@ -161,7 +169,8 @@ impl Gateway {
             tracing::info!(policy = %loaded.rules.digest(), "a new policy is in force");
         }
         self.ledger().set_window(loaded.rules.window_seconds());
-        let current = CurrentPolicy::new(loaded, &self.dialer, &self.upstream, &self.digest_key);
+        let current =
+            CurrentPolicy::new(loaded, &self.dialer, &self.upstream, &self.digest_key, self.capacity);
         self.current.swap(Arc::new(current)).superseded.cancel();
         Ok(())
     }
@@ -283,12 +292,18 @@ fn redactions(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl CurrentPolicy {
-    fn new(loaded: Loaded, dialer: &Arc<Dialer>, upstream: &UpstreamTls, key: &DigestKey) -> CurrentPolicy {
+    fn new(
+        loaded: Loaded,
+        dialer: &Arc<Dialer>,
+        upstream: &UpstreamTls,
+        key: &DigestKey,
+        places: usize,
+    ) -> CurrentPolicy {
         let rules = Arc::new(loaded.rules);
         let secrets = Arc::new(loaded.secrets);
         CurrentPolicy {
             redactor: Redactor::new(Arc::clone(&secrets)),
-            forwarder: Forwarder::new(dialer, &rules, upstream),
+            forwarder: Forwarder::new(dialer, &rules, upstream, places),
             known_sources: loaded.sources,
             digest_key: key.clone(),
             superseded: CancellationToken::new(),

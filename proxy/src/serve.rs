@@ -27,6 +27,7 @@ use crate::identify::Identities;
 use crate::metrics::Metrics;
 use crate::policies::{self, Fingerprint, LoadError};
 use crate::resolve::Resolver;
+use crate::rotation::Rotation;
 use crate::running::{Claim, Running};
 use crate::signing::Signer;
 use crate::store::{FILE_NAME, Opened, Store, StoreOptions};
@@ -117,8 +118,10 @@ async fn build(
     reloads: mpsc::Sender<ReloadAsked>,
 ) -> anyhow::Result<Built> {
     let metrics = Metrics::new();
-    let authority = Authority::open(&config.data_dir, SystemTime::now())?;
-    authority.write_bundle(&config.data_dir, &tls::trusted_roots(&config.upstream.ca_files)?)?;
+    let authority = Authority::start(config.ca.key, &config.data_dir, SystemTime::now())?;
+    authority
+        .certificate()
+        .write_bundle(&config.data_dir, &tls::trusted_roots(&config.upstream.ca_files)?)?;
     let mint = Mint::new(authority, config.limits.certificates, metrics.certificates_minted())?;
     policies::make_starter(&config)?;
     let loaded = policies::load(&config, options.environment)?;
@@ -299,6 +302,7 @@ async fn watch(
     let mut seen = Fingerprint::take(&gateway.config);
     let mut used = Instant::now();
     let mut upkeep = Upkeep::new();
+    let mut rotation = Rotation::default();
     let mut tick = tokio::time::interval(WATCH);
     loop {
         tokio::select! {
@@ -306,6 +310,7 @@ async fn watch(
             _ = stop.interrupt.recv() => return,
             _ = stop.hangup.recv() => {
                 let _ = reload(gateway, options, "signal").await;
+                rotation.look(gateway, "signal").await;
             }
             Some(answer) = asked.recv() => {
                 let _ = answer.send(reload(gateway, options, "admin API").await);
@@ -316,6 +321,7 @@ async fn watch(
                     seen = now;
                     let _ = reload(gateway, options, "changed file").await;
                 }
+                rotation.notice(gateway, "changed file").await;
                 gateway.expire_windows();
                 upkeep.tick(gateway).await;
                 let in_use = sample(gateway).await;

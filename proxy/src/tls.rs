@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use ca::{Authority, AuthorityError};
+pub use ca::{Authority, AuthorityError, Certificate};
 pub use mint::{Mint, MintError};
 pub use upstream::{UpstreamTls, UpstreamTlsError, trusted_roots};
 

@@ -88,6 +88,7 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
         let subject = Subject::connect(Some(target), Some(client));
         return exchange::refuse(scope, subject, &refusal, audience, started).await;
     };
+    scope.place.is_known();
     let presented = parts.headers.get(PROXY_AUTHORIZATION);
     let credentials = scope.credentials.as_ref().or(presented).cloned();
     let tunnel = Tunnel { client, target, credentials, slot };

@@ -88,6 +88,8 @@ pub async fn record_start(gateway: &Gateway) -> anyhow::Result<()> {
     let values = serde_json::to_string(&values)?;
     let start = Change::Start { version: env!("CARGO_PKG_VERSION").into(), configuration, values };
     gateway.recorder.change(start, None).await?;
+    let fingerprint = gateway.mint.certificate().summary().fingerprint.into();
+    gateway.recorder.event(Happening::AuthorityInForce { fingerprint, previous: None }, None).await?;
     let recorded = gateway.record_policy(&gateway.policy().rules, None, None).await;
     recorded.map_err(|problems| anyhow::anyhow!(problems.join("; ")))
 }

@@ -7,13 +7,22 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("RES-12", "the benches of the scanner: linear time"),
     ("RES-14", "big"),
     ("AUD-04", "kill: killed under load, again and again, it has recorded whatever left"),
-    ("AUD-06", "durability: the store locked under load, where every answer has its row and the rest is refused"),
+    (
+        "AUD-06",
+        "durability: the store locked under load, where every answer has its row and the rest is refused",
+    ),
     ("RES-07", "limits: certificates for random names"),
-    ("ADM-16", "fence: outside processes cannot be signalled; commands: what changes something is refused inside"),
+    (
+        "ADM-16",
+        "fence: outside processes cannot be signalled; commands: what changes something is refused inside",
+    ),
     ("ENV-01", "fence: nothing that is tried inside gets out"),
     ("ENV-03", "fence: nothing that is tried inside gets out"),
     ("ENV-04", "commands: run gives its command the variables and a session of its own"),
-    ("ENV-06", "fence: nothing that is tried inside gets out; fence_gate: only what a session may bring is taken"),
+    (
+        "ENV-06",
+        "fence: nothing that is tried inside gets out; fence_gate: only what a session may bring is taken",
+    ),
     (
         "AUD-08",
         "framing, uploads, protocols: one row for each request that the HTTP library answers by itself",
@@ -22,7 +31,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
 
 /// Cases that cannot apply, with the reason.
 const NOT_APPLICABLE: &[(&str, &str)] = &[
-    ("ALW-07", "rules are about methods and paths, not bodies: an LFS batch is one POST, whichever way it goes"),
+    (
+        "ALW-07",
+        "rules are about methods and paths, not bodies: an LFS batch is one POST, whichever way it goes",
+    ),
     ("PRO-10", "a WebSocket is a request like any other: a rule that allows the GET allows it"),
     ("UPL-18", "uploads are bounded by how much, in a request and in a window, and not by how fast"),
     ("RED-22", "the redactor has no input it can fail on: there is nothing to force"),

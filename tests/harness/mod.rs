@@ -24,6 +24,7 @@ mod script;
 pub mod secrets;
 pub mod tally;
 mod verifier;
+mod watch;
 mod websocket;
 mod world;
 
@@ -48,6 +49,7 @@ pub use resolver::{Reply as NameReply, Resolver};
 pub use row::Row;
 pub use tally::{Tally, stream};
 pub use verifier::{python, verify_audit};
+pub use watch::Watch;
 pub use websocket::{Frame, Opcode};
 pub use world::{World, WorldBuilder};
 

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use super::context::running;
 use super::{Context, Exit, Failure, output};
-use crate::config::Config;
+use crate::config::{CaKey, Config};
 use crate::folder;
-use crate::tls::Authority;
 use crate::tls::ca::Summary;
+use crate::tls::{Authority, Certificate};
 
 /// Look at the certificate authority, give it away, replace it
 #[derive(Debug, clap::Args)]
@@ -70,9 +70,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-fn open(config: &Config) -> Result<Authority, Failure> {
+fn open(config: &Config) -> Result<Certificate, Failure> {
     folder::prepare(&config.data_dir).map_err(Failure::failed)?;
-    Authority::open(&config.data_dir, SystemTime::now()).map_err(Failure::failed)
+    Certificate::open(config.ca.key, &config.data_dir, SystemTime::now()).map_err(Failure::failed)
 }
 
 fn show(summary: &Summary, json: bool) -> Result<(), Failure> {
@@ -90,22 +90,25 @@ fn show(summary: &Summary, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn export(authority: &Authority, file: &Path) -> Result<(), Failure> {
+fn export(certificate: &Certificate, file: &Path) -> Result<(), Failure> {
     if file == Path::new("-") {
-        return output::text(authority.pem());
+        return output::text(certificate.pem());
     }
-    std::fs::write(file, authority.pem())
+    std::fs::write(file, certificate.pem())
         .map_err(|error| Failure::Failed(format!("cannot write `{}`: {error}", file.display())))
 }
 
 fn rotate(config: &Config, json: bool) -> Result<(), Failure> {
+    if config.ca.key == CaKey::Memory {
+        return Err(Failure::failed(
+            "the key is in the gateway's memory, since `ca.key` is `memory`; start the gateway again for a new one",
+        ));
+    }
     folder::prepare(&config.data_dir).map_err(Failure::failed)?;
     let authority = Authority::rotate(&config.data_dir, SystemTime::now()).map_err(Failure::failed)?;
-    show(&authority.summary(), json)?;
+    show(&authority.certificate().summary(), json)?;
     if running(config)?.is_some() {
-        output::note(
-            "the gateway that runs goes on with the old certificate; start it again to use the new one",
-        );
+        output::note("the gateway that runs takes it over within two seconds; open connections go on");
     }
     output::note("programs that trusted the old certificate have to trust this one: outgate ca export FILE");
     Ok(())

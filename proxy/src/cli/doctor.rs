@@ -26,7 +26,7 @@ use crate::folder;
 use crate::resolve::Resolver;
 use crate::running::Running;
 use crate::store::query::Filter;
-use crate::tls::Authority;
+use crate::tls::Certificate;
 
 /// Prove that it works here, or say what would mend it
 #[derive(Debug, clap::Args)]
@@ -158,13 +158,14 @@ fn the_policy(config: &Config) -> Result<String, Failure> {
 
 fn certificates(config: &Config) -> Result<String, Failure> {
     let trust = Trust::prepare(config)?;
-    let authority = Authority::open(&config.data_dir, SystemTime::now()).map_err(Failure::failed)?;
+    let ours =
+        Certificate::open(config.ca.key, &config.data_dir, SystemTime::now()).map_err(Failure::failed)?;
     let bundle = std::fs::read(&trust.bundle).map_err(Failure::failed)?;
     let roots = CertificateDer::pem_slice_iter(&bundle).flatten().count();
     if roots < 2 {
         return Err(Failure::failed("the system has no root certificates; install its `ca-certificates`"));
     }
-    Ok(format!("the authority is good until {}; {roots} roots in the bundle", authority.summary().not_after))
+    Ok(format!("the authority is good until {}; {roots} roots in the bundle", ours.summary().not_after))
 }
 
 /// A clock that is behind makes certificates not yet valid, and records that seem to come from the future.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::Failure;
 use super::context::{folder_of, running};
 use crate::config::Config;
-use crate::tls::Authority;
+use crate::tls::Certificate;
 use crate::tls::upstream::trusted_roots;
 
 /// Absolute paths: programs read them from wherever they are.
@@ -30,9 +30,9 @@ impl Trust {
         if running(config)?.is_some() && certificate.exists() && bundle.exists() {
             return Ok(Trust { certificate, bundle });
         }
-        let authority = Authority::open(&folder, SystemTime::now()).map_err(Failure::failed)?;
+        let ours = Certificate::open(config.ca.key, &folder, SystemTime::now()).map_err(Failure::failed)?;
         let roots = trusted_roots(&config.upstream.ca_files).map_err(Failure::failed)?;
-        let bundle = authority.write_bundle(&folder, &roots).map_err(Failure::failed)?;
+        let bundle = ours.write_bundle(&folder, &roots).map_err(Failure::failed)?;
         Ok(Trust { certificate, bundle })
     }
 }

@@ -34,6 +34,7 @@ settings! {
     "identity" => |c, v| c.identity = v.word()?,
     "refuse" => |c, v| c.refuse = v.word()?,
     "metrics" => |c, v| c.metrics = v.word()?,
+    "ca.key" => |c, v| c.ca.key = v.word()?,
     "dns.servers" => |c, v| c.dns.servers = v.list("a list of addresses", |v| v.socket_address(53))?,
     "dns.hosts" => |c, v| c.dns.hosts = hosts(v)?.into_iter().collect(),
     "dns.timeout" => |c, v| c.dns.timeout = v.duration()?,

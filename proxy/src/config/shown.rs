@@ -10,8 +10,9 @@ impl Config {
     /// Every setting of the file with its value, in the order of their keys' sections. What may hold a secret shows
     /// without it.
     pub fn values(&self) -> Vec<(&'static str, String)> {
-        let Config { listen, admin, identity, refuse, metrics, dns, upstream, limits, audit, store, .. } =
-            self;
+        let Config {
+            listen, admin, identity, refuse, metrics, ca, dns, upstream, limits, audit, store, ..
+        } = self;
         let Config { approvals, fence, alerts, otlp, .. } = self;
         let text = |value: &dyn Debug| format!("{value:?}");
         vec![
@@ -20,6 +21,7 @@ impl Config {
             ("identity", text(identity)),
             ("refuse", text(refuse)),
             ("metrics", text(metrics)),
+            ("ca.key", text(&ca.key)),
             ("dns.servers", text(&dns.servers)),
             ("dns.hosts", text(&dns.hosts)),
             ("dns.timeout", text(&dns.timeout)),

@@ -57,6 +57,14 @@ words! {
         Token = "token",
     }
 
+    /// Where the key of the certificate authority is.
+    CaKey {
+        /// In the data folder.
+        File = "file",
+        /// Nowhere but in the gateway's memory; made anew at each start.
+        Memory = "memory",
+    }
+
     /// What a committed record survives.
     Durability {
         /// The death of the process.

@@ -94,7 +94,9 @@ async fn accept(fence: &Arc<Fence>, role: Role, socket: OwnedFd) -> io::Result<(
             gateway.metrics.connection_refused();
             continue;
         };
-        let place = Place::new(place);
+        let place = Place::new(place, &gateway.strangers);
+        // The socket says whose it is.
+        place.is_known();
         let fence = Arc::clone(fence);
         match role {
             Role::Https => gateway.tasks.spawn(lead(fence, stream, place, 443)),

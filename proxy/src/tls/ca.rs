@@ -1,5 +1,7 @@
 //! The certificate authority of one installation: `ca.pem` and `ca.key` in the data folder, made on first use.
 //!
+//! With `[ca] key = "memory"` only the certificate is written, anew at each start: no file holds the key.
+//!
 //! A pair that cannot be read, does not belong together, lies open or has expired stops the program. There is no
 //! way on without it: a gateway that cannot read its tunnels would have to relay them unread.
 
@@ -21,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::config::CaKey;
 use crate::folder::{self, FolderError};
 
 const CERTIFICATE: &str = "ca.pem";
@@ -59,6 +62,12 @@ pub enum AuthorityError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A key lies in the data folder, though none is to.
+    #[error("`{0}` is there, though `ca.key` is `memory`; remove it, it is not used: rm {0}")]
+    KeyOnDisk(PathBuf),
+    /// The key is to be in memory, and no gateway has made one yet.
+    #[error("`{0}` is made when the gateway starts, since `ca.key` is `memory`; start it: outgate serve")]
+    NotYet(PathBuf),
     /// The certificate could not be made.
     #[error("the certificate authority could not be made: {0}")]
     Make(#[from] rcgen::Error),
@@ -73,7 +82,13 @@ pub enum AuthorityError {
 /// The authority that signs leaf certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
+    certificate: Certificate,
+}
+
+/// The certificate of an authority: what clients have to trust.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    der: CertificateDer<'static>,
     pem: String,
 }
 
@@ -91,6 +106,17 @@ pub struct Summary {
 }
 
 impl Authority {
+    /// The authority that a gateway starts with: that of the data folder, or a new one whose key no file holds.
+    ///
+    /// # Errors
+    /// As [`Authority::open`]; or a key that lies in the data folder, where none is to.
+    pub fn start(key: CaKey, data_dir: &Path, now: SystemTime) -> Result<Authority, AuthorityError> {
+        match key {
+            CaKey::File => Authority::open(data_dir, now),
+            CaKey::Memory => Authority::in_memory(data_dir, now),
+        }
+    }
+
     /// The authority of a data folder, made where there is none.
     ///
     /// # Errors
@@ -113,14 +139,9 @@ impl Authority {
     pub fn load(data_dir: &Path, now: SystemTime) -> Result<Option<Authority>, AuthorityError> {
         let (certificate_path, key_path) = (data_dir.join(CERTIFICATE), data_dir.join(KEY));
         let key = folder::read_secret(&key_path)?;
-        let pem = match fs::read_to_string(&certificate_path) {
-            Ok(pem) => Some(pem),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(FolderError::io(&certificate_path)(error).into()),
-        };
-        let (key, pem) = match (key, pem) {
+        let (key, certificate) = match (key, Certificate::read(data_dir)?) {
             (None, None) => return Ok(None),
-            (Some(key), Some(pem)) => (key, pem),
+            (Some(key), Some(certificate)) => (key, certificate),
             (None, Some(_)) => {
                 return Err(AuthorityError::Incomplete { missing: key_path, present: certificate_path });
             }
@@ -129,43 +150,110 @@ impl Authority {
             }
         };
         folder::check_trusted(&certificate_path)?;
-        let unusable = |path: &Path, problem| AuthorityError::Unusable { path: path.to_owned(), problem };
         let key = String::from_utf8(key).ok().and_then(|key| KeyPair::from_pem(&key).ok());
         let key = key.ok_or_else(|| unusable(&key_path, "is not a private key"))?;
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|_| unusable(&certificate_path, "is not a certificate"))?;
-        check(&certificate, &key, now).map_err(|problem| unusable(&certificate_path, problem))?;
-        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Some(Authority { issuer, certificate, pem }))
+        check(&certificate.der, &key, now).map_err(|problem| unusable(&certificate_path, problem))?;
+        let issuer = Issuer::from_ca_cert_der(&certificate.der, key)?;
+        Ok(Some(Authority { issuer, certificate }))
     }
 
-    /// Makes a new authority, keeping the old certificate as `ca.pem.old`. A gateway that runs goes on with the
-    /// old one until it is started again.
+    /// The authority of a data folder as it is once whoever is just replacing it has done so.
+    ///
+    /// # Errors
+    /// As [`Authority::load`].
+    pub fn settled(data_dir: &Path, now: SystemTime) -> Result<Option<Authority>, AuthorityError> {
+        let _lock = lock(data_dir)?;
+        Authority::load(data_dir, now)
+    }
+
+    /// Makes a new authority, keeping the old certificate as `ca.pem.old`. A gateway that runs takes it over.
     ///
     /// # Errors
     /// Where it cannot be made or written.
     pub fn rotate(data_dir: &Path, now: SystemTime) -> Result<Authority, AuthorityError> {
         let _lock = lock(data_dir)?;
-        let certificate = data_dir.join(CERTIFICATE);
-        match fs::rename(&certificate, data_dir.join(OLD_CERTIFICATE)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(FolderError::io(&certificate)(error).into())
+        keep_old(data_dir)?;
+        Authority::make(data_dir, now)
+    }
+
+    /// The certificate: what clients have to trust.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
+    fn make(data_dir: &Path, now: SystemTime) -> Result<Authority, AuthorityError> {
+        let (authority, key) = Authority::generate(now)?;
+        folder::write_private(&data_dir.join(KEY), key.as_bytes())?;
+        folder::write_private(&data_dir.join(CERTIFICATE), authority.certificate.pem.as_bytes())?;
+        Ok(authority)
+    }
+
+    fn in_memory(data_dir: &Path, now: SystemTime) -> Result<Authority, AuthorityError> {
+        let _lock = lock(data_dir)?;
+        let key = data_dir.join(KEY);
+        // Clients may still trust the certificate it belongs to, so it must not be forgotten there.
+        if key.symlink_metadata().is_ok() {
+            return Err(AuthorityError::KeyOnDisk(key));
+        }
+        keep_old(data_dir)?;
+        let (authority, _) = Authority::generate(now)?;
+        folder::write_private(&data_dir.join(CERTIFICATE), authority.certificate.pem.as_bytes())?;
+        Ok(authority)
+    }
+
+    /// A new authority, and its key as PEM.
+    fn generate(now: SystemTime) -> Result<(Authority, String), AuthorityError> {
+        let key = KeyPair::generate()?;
+        let made = params(now)?.self_signed(&key)?;
+        let certificate = Certificate { der: made.der().clone(), pem: made.pem() };
+        let text = key.serialize_pem();
+        let issuer = Issuer::from_ca_cert_der(&certificate.der, key)?;
+        Ok((Authority { issuer, certificate }, text))
+    }
+}
+
+impl Certificate {
+    /// The certificate that the gateway of a data folder has or will have.
+    ///
+    /// # Errors
+    /// As [`Authority::open`]; or that it is made only when the gateway starts.
+    pub fn open(key: CaKey, data_dir: &Path, now: SystemTime) -> Result<Certificate, AuthorityError> {
+        match key {
+            CaKey::File => Ok(Authority::open(data_dir, now)?.certificate),
+            CaKey::Memory => {
+                Certificate::read(data_dir)?.ok_or_else(|| AuthorityError::NotYet(data_dir.join(CERTIFICATE)))
             }
-            _ => Authority::make(data_dir, now),
         }
     }
 
-    /// The certificate, PEM: what clients have to trust.
+    fn read(data_dir: &Path) -> Result<Option<Certificate>, AuthorityError> {
+        let path = data_dir.join(CERTIFICATE);
+        let pem = match fs::read_to_string(&path) {
+            Ok(pem) => pem,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(FolderError::io(&path)(error).into()),
+        };
+        let der = CertificateDer::from_pem_slice(pem.as_bytes())
+            .ok()
+            .filter(|der| X509Certificate::from_der(der).is_ok())
+            .ok_or_else(|| unusable(&path, "is not a certificate"))?;
+        Ok(Some(Certificate { der, pem }))
+    }
+
+    /// PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
     /// Who it is, by which fingerprint, until when.
     pub fn summary(&self) -> Summary {
-        let digest = Sha256::digest(&self.certificate);
+        let digest = Sha256::digest(&self.der);
         let fingerprint: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
-        let (_, parsed) =
-            X509Certificate::from_der(&self.certificate).expect("parsed when it was loaded or made");
+        let (_, parsed) = X509Certificate::from_der(&self.der).expect("parsed when it was read or made");
         let moment = |seconds| {
             jiff::Timestamp::from_second(seconds)
                 .map_or_else(|_| seconds.to_string(), |moment| moment.to_string())
@@ -191,25 +279,26 @@ impl Authority {
         let mut text = self.pem.trim_end().to_owned();
         text.push('\n');
         // The system's own bundle may be ours already, where a variable of an earlier run is still set.
-        for other in others.iter().filter(|other| **other != self.certificate) {
+        for other in others.iter().filter(|other| **other != self.der) {
             push_pem(&mut text, other);
         }
         folder::write_private(&path, text.as_bytes())?;
         Ok(path)
     }
+}
 
-    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
-        &self.issuer
-    }
+fn unusable(path: &Path, problem: &'static str) -> AuthorityError {
+    AuthorityError::Unusable { path: path.to_owned(), problem }
+}
 
-    fn make(data_dir: &Path, now: SystemTime) -> Result<Authority, AuthorityError> {
-        let key = KeyPair::generate()?;
-        let certificate = params(now)?.self_signed(&key)?;
-        let (der, pem) = (certificate.der().clone(), certificate.pem());
-        folder::write_private(&data_dir.join(KEY), key.serialize_pem().as_bytes())?;
-        folder::write_private(&data_dir.join(CERTIFICATE), pem.as_bytes())?;
-        let issuer = Issuer::from_ca_cert_der(&der, key)?;
-        Ok(Authority { issuer, certificate: der, pem })
+/// Keeps the certificate there is as `ca.pem.old`.
+fn keep_old(data_dir: &Path) -> Result<(), FolderError> {
+    let certificate = data_dir.join(CERTIFICATE);
+    match fs::rename(&certificate, data_dir.join(OLD_CERTIFICATE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(FolderError::io(&certificate)(error))
+        }
+        _ => Ok(()),
     }
 }
 

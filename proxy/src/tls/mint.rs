@@ -3,10 +3,13 @@
 //! A leaf is for the host of the CONNECT, whatever the ClientHello says; that its server name is the same host is
 //! checked before. All configurations share one ticket key, so that sessions resume for every host; rustls binds
 //! a ticket to the server name it was given under.
+//!
+//! The authority may be replaced while leaves are minted: it and the leaves it signed are one value.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use moka::ops::compute::{CompResult, Op};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -24,7 +27,7 @@ use rustls::server::ResolvesServerCertUsingSni;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use time::OffsetDateTime;
 
-use super::ca::{Authority, AuthorityError, BACK_DATED, serial};
+use super::ca::{Authority, AuthorityError, BACK_DATED, Certificate, serial};
 use super::{PROTOCOLS, protocols, provider};
 
 /// From the first to the last moment of a leaf.
@@ -46,12 +49,26 @@ pub struct MintError {
 
 /// Makes leaf certificates and keeps the most recently used.
 pub struct Mint {
-    authority: Authority,
+    current: ArcSwap<Signed>,
+    limit: usize,
     key: KeyPair,
     signer: Arc<dyn SigningKey>,
-    leaves: Cache<Host, Leaf>,
     base: ServerConfig,
     minted: IntCounter,
+}
+
+/// An authority and what it has signed.
+struct Signed {
+    authority: Authority,
+    leaves: Cache<Host, Leaf>,
+}
+
+impl Signed {
+    fn nothing_by(authority: Authority, limit: usize) -> Signed {
+        let leaves =
+            Cache::builder().max_capacity(limit as u64).eviction_policy(EvictionPolicy::lru()).build();
+        Signed { authority, leaves }
+    }
 }
 
 #[derive(Clone)]
@@ -77,14 +94,19 @@ impl Mint {
         let key = KeyPair::generate()?;
         let der = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let signer = sign::any_ecdsa_type(&der)?;
-        let leaves =
-            Cache::builder().max_capacity(limit as u64).eviction_policy(EvictionPolicy::lru()).build();
-        Ok(Mint { authority, key, signer, leaves, base: base_config()?, minted })
+        let current = ArcSwap::from_pointee(Signed::nothing_by(authority, limit));
+        Ok(Mint { current, limit, key, signer, base: base_config()?, minted })
     }
 
-    /// The authority that signs.
-    pub fn authority(&self) -> &Authority {
-        &self.authority
+    /// The certificate of the authority that signs.
+    pub fn certificate(&self) -> Certificate {
+        self.current.load().authority.certificate().clone()
+    }
+
+    /// Lets another authority sign from here on. What the one before has signed is forgotten; connections that were
+    /// opened with it go on.
+    pub fn replace(&self, authority: Authority) {
+        self.current.store(Arc::new(Signed::nothing_by(authority, self.limit)));
     }
 
     /// What a client that asked for `host` is met with: its leaf, HTTP/2 and HTTP/1.1, TLS 1.2 and 1.3.
@@ -106,12 +128,13 @@ impl Mint {
     }
 
     fn certified_at(&self, host: &Host, now: SystemTime) -> Result<Arc<CertifiedKey>, MintError> {
-        if let Some(leaf) = self.leaves.get(host).filter(|leaf| leaf.is_fresh(now)) {
+        let current = self.current.load_full();
+        if let Some(leaf) = current.leaves.get(host).filter(|leaf| leaf.is_fresh(now)) {
             return Ok(leaf.certified);
         }
-        let computed = self.leaves.entry_by_ref(host).and_try_compute_with(|known| match known {
+        let computed = current.leaves.entry_by_ref(host).and_try_compute_with(|known| match known {
             Some(known) if known.value().is_fresh(now) => Ok(Op::Nop),
-            _ => self.mint(host, now).map(Op::Put),
+            _ => self.mint(&current.authority, host, now).map(Op::Put),
         })?;
         match computed {
             CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) | CompResult::Unchanged(entry) => {
@@ -123,11 +146,11 @@ impl Mint {
         }
     }
 
-    fn mint(&self, host: &Host, now: SystemTime) -> Result<Leaf, MintError> {
+    fn mint(&self, authority: &Authority, host: &Host, now: SystemTime) -> Result<Leaf, MintError> {
         let failed = |problem: String| MintError { host: host.clone(), problem: problem.into() };
         let valid_from = now - BACK_DATED;
         let params = params(host, valid_from).map_err(|error| failed(error.to_string()))?;
-        let signed = params.signed_by(&self.key, self.authority.issuer());
+        let signed = params.signed_by(&self.key, authority.issuer());
         let certificate = signed.map_err(|error| failed(error.to_string()))?;
         self.minted.inc();
         let certified = CertifiedKey::new(vec![certificate.der().clone()], Arc::clone(&self.signer));

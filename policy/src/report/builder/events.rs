@@ -56,6 +56,9 @@ fn told(what: &Happening) -> Option<(&'static str, Option<&AgentName>, Option<St
         Happening::ConfigurationChanged { keys, .. } => {
             ("configuration_changed", None, Some(keys.join(", ")))
         }
+        Happening::AuthorityInForce { fingerprint, previous: Some(previous) } => {
+            ("authority_in_force", None, Some(format!("{fingerprint}, in place of {previous}")))
+        }
         Happening::AgentCreated { agent, owner, purpose, expires } => {
             let purpose = purpose.as_ref().map(|purpose| format!(", for {purpose}"));
             let expires = expires.map(|time| format!(", until {}", rfc3339(time)));
@@ -78,5 +81,7 @@ fn told(what: &Happening) -> Option<(&'static str, Option<&AgentName>, Option<St
         | Happening::ApprovalAnswered { .. }
         | Happening::PolicyInForce { .. }
         | Happening::Checkpoint { .. } => return None,
+        // That of a start is no change.
+        Happening::AuthorityInForce { previous: None, .. } => return None,
     })
 }

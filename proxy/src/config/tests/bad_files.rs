@@ -18,7 +18,7 @@ const BAD: &[(&str, &[&str])] = &[
     (
         r#"version = 1"#,
         &[
-            "1: unknown key `version`; known are `listen`, `admin`, `identity`, `refuse`, `metrics`, `dns`, `upstream`, `limits`, `audit`, `store`, `approvals`, `fence`, `alerts`, `otlp`",
+            "1: unknown key `version`; known are `listen`, `admin`, `identity`, `refuse`, `metrics`, `ca`, `dns`, `upstream`, `limits`, `audit`, `store`, `approvals`, `fence`, `alerts`, `otlp`",
         ],
     ),
     (

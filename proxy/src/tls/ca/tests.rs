@@ -21,17 +21,21 @@ fn the_authority_is_made_once_private_and_unlike_any_other() {
     for name in [CERTIFICATE, KEY] {
         assert_eq!(fs::metadata(one.path().join(name)).unwrap().mode() & 0o777, 0o600, "{name}");
     }
-    assert_eq!(opened(one.path()).unwrap().pem(), first.pem(), "opened again it is the same");
+    assert_eq!(
+        opened(one.path()).unwrap().certificate().pem(),
+        first.certificate().pem(),
+        "opened again it is the same"
+    );
     let second = opened(other.path()).unwrap();
-    assert_ne!(first.summary().subject, second.summary().subject);
-    assert_ne!(first.summary().fingerprint, second.summary().fingerprint);
+    assert_ne!(first.certificate().summary().subject, second.certificate().summary().subject);
+    assert_ne!(first.certificate().summary().fingerprint, second.certificate().summary().fingerprint);
 }
 
 #[test]
 fn the_authority_may_sign_leaves_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let authority = opened(folder.path()).unwrap();
-    let (_, certificate) = X509Certificate::from_der(&authority.certificate).unwrap();
+    let (_, certificate) = X509Certificate::from_der(&authority.certificate.der).unwrap();
     let constraints = certificate.basic_constraints().unwrap().unwrap();
     assert!(constraints.critical && constraints.value.ca);
     assert_eq!(constraints.value.path_len_constraint, Some(0));
@@ -144,9 +148,9 @@ fn rotation_keeps_the_old_certificate_and_mends_a_broken_pair() {
     let folder = tempfile::tempdir().unwrap();
     let old = opened(folder.path()).unwrap();
     let new = Authority::rotate(folder.path(), now()).unwrap();
-    assert_ne!(old.pem(), new.pem());
-    assert_eq!(opened(folder.path()).unwrap().pem(), new.pem());
-    assert_eq!(fs::read_to_string(folder.path().join(OLD_CERTIFICATE)).unwrap(), old.pem());
+    assert_ne!(old.certificate().pem(), new.certificate().pem());
+    assert_eq!(opened(folder.path()).unwrap().certificate().pem(), new.certificate().pem());
+    assert_eq!(fs::read_to_string(folder.path().join(OLD_CERTIFICATE)).unwrap(), old.certificate().pem());
     fs::remove_file(folder.path().join(KEY)).unwrap();
     Authority::rotate(folder.path(), now()).unwrap();
     assert!(opened(folder.path()).is_ok());
@@ -156,7 +160,7 @@ fn rotation_keeps_the_old_certificate_and_mends_a_broken_pair() {
 fn commands_started_at_once_make_one_authority() {
     let folder = tempfile::tempdir().unwrap();
     let pems: Vec<String> = std::thread::scope(|scope| {
-        let open = || scope.spawn(|| opened(folder.path()).unwrap().pem().to_owned());
+        let open = || scope.spawn(|| opened(folder.path()).unwrap().certificate().pem().to_owned());
         let threads: Vec<_> = (0..8).map(|_| open()).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -168,9 +172,42 @@ fn the_bundle_holds_ours_once_and_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let authority = opened(folder.path()).unwrap();
     let other = rcgen::generate_simple_self_signed(vec!["root.test".to_owned()]).unwrap();
-    let others = [other.cert.der().clone(), authority.certificate.clone()];
-    let path = authority.write_bundle(folder.path(), &others).unwrap();
+    let others = [other.cert.der().clone(), authority.certificate.der.clone()];
+    let path = authority.certificate().write_bundle(folder.path(), &others).unwrap();
     let bundle = fs::read(path).unwrap();
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bundle).collect();
-    assert_eq!(read.unwrap(), [authority.certificate.clone(), other.cert.der().clone()]);
+    assert_eq!(read.unwrap(), [authority.certificate.der.clone(), other.cert.der().clone()]);
+}
+
+#[test]
+fn a_key_in_memory_is_made_anew_and_lies_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate =
+        || Certificate::open(CaKey::Memory, folder.path(), now()).map_err(|error| error.to_string());
+    let path = folder.path().display();
+    assert_eq!(
+        certificate().unwrap_err(),
+        format!(
+            "`{path}/ca.pem` is made when the gateway starts, since `ca.key` is `memory`; start it: outgate serve"
+        )
+    );
+    let start = || Authority::start(CaKey::Memory, folder.path(), now());
+    let first = start().unwrap();
+    assert_eq!(certificate().unwrap().pem(), first.certificate().pem());
+    let second = start().unwrap();
+    assert_ne!(first.certificate().pem(), second.certificate().pem());
+    let kept = fs::read_to_string(folder.path().join(OLD_CERTIFICATE)).unwrap();
+    assert_eq!(kept, first.certificate().pem());
+    for file in fs::read_dir(folder.path()).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        assert!(!text.contains("PRIVATE KEY"), "{text}");
+    }
+    assert!(matches!(opened(folder.path()), Err(said) if said.contains("outgate ca rotate")));
+    Authority::rotate(folder.path(), now()).unwrap();
+    assert_eq!(
+        start().err().unwrap().to_string(),
+        format!(
+            "`{path}/ca.key` is there, though `ca.key` is `memory`; remove it, it is not used: rm {path}/ca.key"
+        )
+    );
 }

@@ -24,7 +24,7 @@ fn host(text: &str) -> Host {
 
 fn authority_of(mint: &Mint) -> CertificateDer<'static> {
     use rustls::pki_types::pem::PemObject as _;
-    CertificateDer::from_pem_slice(mint.authority().pem().as_bytes()).unwrap()
+    CertificateDer::from_pem_slice(mint.certificate().pem().as_bytes()).unwrap()
 }
 
 #[test]
@@ -90,8 +90,9 @@ fn no_more_leaves_are_kept_than_the_limit_says() {
     for number in 0..200 {
         mint.certified(&host(&format!("h{number}.test"))).unwrap();
     }
-    mint.leaves.run_pending_tasks();
-    assert!(mint.leaves.entry_count() <= 16, "{}", mint.leaves.entry_count());
+    let current = mint.current.load_full();
+    current.leaves.run_pending_tasks();
+    assert!(current.leaves.entry_count() <= 16, "{}", current.leaves.entry_count());
     let before = mint.minted.get();
     mint.certified(&host("h199.test")).unwrap();
     assert_eq!(mint.minted.get(), before, "the most recent one is kept");
@@ -147,4 +148,23 @@ fn clients_that_do_not_trust_the_authority_refuse() {
     let client = UpstreamTls::trusting(RootCertStore::empty()).unwrap().any;
     let error = handshake(&mint(16), &client, "allowed.test").unwrap_err();
     assert_eq!(error, "invalid peer certificate: UnknownIssuer");
+}
+
+#[test]
+fn another_authority_signs_every_leaf_from_then_on() {
+    let mint = mint(16);
+    let trusting = |certificate: CertificateDer<'static>| {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        UpstreamTls::trusting(roots).unwrap().any
+    };
+    let before = trusting(authority_of(&mint));
+    assert!(handshake(&mint, &before, "allowed.test").is_ok());
+    let folder = tempfile::tempdir().unwrap();
+    mint.replace(Authority::open(folder.path(), SystemTime::now()).unwrap());
+    let after = trusting(authority_of(&mint));
+    assert!(handshake(&mint, &after, "allowed.test").is_ok(), "its leaf is not the old one's");
+    let error = handshake(&mint, &before, "other.test").unwrap_err();
+    assert_eq!(error, "invalid peer certificate: UnknownIssuer");
+    assert_eq!(mint.minted.get(), 3);
 }
