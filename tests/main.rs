@@ -25,5 +25,6 @@ mod paths;
 mod report;
 mod rotation;
 mod scale;
+mod soak;
 mod streams;
 mod transparency;
