@@ -27,5 +27,6 @@ mod paths;
 mod report;
 mod rotation;
 mod scale;
+mod soak;
 mod streams;
 mod transparency;

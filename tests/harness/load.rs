@@ -39,6 +39,11 @@ pub type Told = BTreeMap<(u16, String), usize>;
 impl Load {
     /// Starts `clients` of them.
     pub fn start(agent: &Agent, clients: usize, name: &str) -> Load {
+        Load::paced(agent, clients, name, Duration::ZERO)
+    }
+
+    /// Starts `clients` that pause after each answer.
+    pub fn paced(agent: &Agent, clients: usize, name: &str, pause: Duration) -> Load {
         let stop = Arc::<AtomicBool>::default();
         let mut tasks = JoinSet::new();
         for number in 0..clients {
@@ -48,6 +53,7 @@ impl Load {
                 prefix: format!("/{name}/{number}"),
                 sent: 0,
                 told: Told::new(),
+                pause,
                 stop: stop.clone(),
             };
             tasks.spawn(client.run());
@@ -79,6 +85,7 @@ struct Client {
     prefix: String,
     sent: usize,
     told: Told,
+    pause: Duration,
     stop: Arc<AtomicBool>,
 }
 
@@ -184,6 +191,9 @@ impl Client {
             tokio::time::sleep(REFUSED).await;
         }
         *self.told.entry((answer.status, reason)).or_default() += 1;
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -138,6 +139,22 @@ impl Origin {
         self.log.seen.lock().unwrap()[count..].to_vec()
     }
 
+    /// The paths of the requests after the first `count`, of which nothing else is kept from then on.
+    pub fn take_paths_after(&self, count: usize) -> Vec<String> {
+        let mut seen = self.log.seen.lock().unwrap();
+        let taken = seen[count..].iter_mut().map(|seen| {
+            (seen.headers, seen.body) = (Vec::new(), Tally::default());
+            (seen.method, seen.version, seen.authority) = Default::default();
+            std::mem::take(&mut seen.path)
+        });
+        taken.collect()
+    }
+
+    /// Breaks every connection off.
+    pub fn break_off(&self) {
+        self.log.broken.notify_waiters();
+    }
+
     /// The one request it saw.
     ///
     /// # Panics
@@ -251,6 +268,7 @@ struct Log {
     wire: Mutex<Vec<u8>>,
     accepts: AtomicU64,
     bytes: AtomicU64,
+    broken: Notify,
 }
 
 struct Server {
@@ -263,7 +281,14 @@ async fn serve(listener: TcpListener, server: Arc<Server>, acceptor: Option<TlsA
         server.log.accepts.fetch_add(1, Ordering::SeqCst);
         let _ = stream.set_nodelay(true);
         let stream = Counted { stream, log: server.log.clone() };
-        tokio::spawn(serve_connection(stream, server.clone(), acceptor.clone()));
+        let (server, acceptor) = (server.clone(), acceptor.clone());
+        tokio::spawn(async move {
+            let log = server.log.clone();
+            tokio::select! {
+                () = serve_connection(stream, server, acceptor) => {}
+                () = log.broken.notified() => {}
+            }
+        });
     }
 }
 

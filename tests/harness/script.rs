@@ -1,7 +1,7 @@
 //! What an origin answers by itself, by path.
 //!
 //! `/echo` the body · `/stream` the body while it arrives · `/headers` the request's headers · `/bytes/N` ·
-//! `/status/N` · `/sse/COUNT/MILLISECONDS` · `/grpc` messages and trailers · `/slow/MILLISECONDS` · `/redirect` to
+//! `/status/N` · `/sse/COUNT/MILLISECONDS`, and anything behind it · `/grpc` messages and trailers · `/slow/MILLISECONDS` · `/redirect` to
 //! `evil.test` · `/hang` · `/early` without reading the body · `/abort` mid-body · `/unsolicited-101` ·
 //! `/alt-svc` · `/own-headers` · `/trailers`. Anything else is greeted, and any path can become a WebSocket.
 
@@ -61,7 +61,7 @@ async fn fixed(parts: &[&str], headers: &HeaderMap) -> Reply {
         }
         ["bytes", n] => bytes(n.parse().unwrap()),
         ["status", n] => reply(n.parse().unwrap(), "text/plain", "as asked"),
-        ["sse", count, pause] => {
+        ["sse", count, pause, ..] => {
             events(count.parse().unwrap(), Duration::from_millis(pause.parse().unwrap()))
         }
         ["slow", pause] => {
