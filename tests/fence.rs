@@ -52,7 +52,9 @@ in_a_network! {
     programs_that_know_no_proxy_are_decided_and_recorded => unaware
     a_published_port_leads_inside_and_a_forwarded_one_to_the_host => ports
     the_command_ends_with_run_and_run_with_the_command => ends
-    a_socket_that_is_kept_is_reached => sockets
+    sockets_are_hidden_however_they_were_bound => sockets
+    what_the_running_gateway_reads_is_hidden_whatever_run_was_told => governing
+    what_a_program_could_cause_is_no_way_to_run_without => no_way_without
     two_fences_are_strangers => strangers
     a_gateway_that_was_away_serves_the_fence_again => away
     a_terminal_works_as_outside => terminal
@@ -417,6 +419,73 @@ except OSError: pass";
         says(&world, &[], &["python3", "-c", script, kept.to_str().unwrap(), hidden.to_str().unwrap()]).await;
         assert_eq!((count.load(Ordering::SeqCst), uncounted.load(Ordering::SeqCst)), (1, 0));
         std::fs::remove_file(&kept).unwrap();
+
+        // By a relative name, in a folder that no search comes to; and beside a name that is no text.
+        let deep = world.gate.files().join("a/b/c/d/e/f/g");
+        let made = world.gate.program("mkdir").arg("-p").arg(&deep).status().await.unwrap();
+        assert!(made.success());
+        let bind = "import socket, time
+s = socket.socket(socket.AF_UNIX); s.bind('relative.sock'); s.listen()
+t = socket.socket(socket.AF_UNIX); t.bind(b'\\0og\\xfftest-%d' % id(s))
+print('bound', flush=True); s.accept(); print('reached', flush=True)";
+        let mut server = world.gate.program("python3");
+        server.args(["-c", bind]).current_dir(&deep).stdout(Stdio::piped());
+        let mut server = server.spawn().unwrap();
+        eventually("the socket", async || deep.join("relative.sock").exists().then_some(())).await;
+        let reach = "import socket, sys
+try: socket.socket(socket.AF_UNIX).connect(sys.argv[1]); raise SystemExit('reached')
+except OSError: pass
+import os
+try: os.rename(os.path.dirname(sys.argv[1]), os.path.dirname(sys.argv[1]) + '2'); raise SystemExit('moved')
+except OSError: pass";
+        says(&world, &[], &["python3", "-c", reach, deep.join("relative.sock").to_str().unwrap()]).await;
+        server.kill().await.unwrap();
+        world.finish().await;
+    }
+
+    pub(super) async fn governing() {
+        let world = world("").await;
+        let policy = world.gate.files().join("policy.toml");
+        // The gateway was started with a policy and a configuration elsewhere; this session names neither.
+        let mut run = world.gate.program(world.gate.command(&[]).as_std().get_program().to_str().unwrap());
+        run.arg("--data-dir").arg(world.gate.data()).args(["run", "--fence", "require", "--", "sh", "-c"]);
+        run.arg("wc -c < \"$0\"; wc -c < \"$1\"; echo 'mode = \"observe\"' > \"$0\"; rm -f \"$0\"; true");
+        run.arg(&policy).arg(world.gate.files().join("outgate.toml"));
+        let before = std::fs::read(&policy).unwrap();
+        let output = ended(run).await;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{complaint}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n0\n", "they read as empty");
+        assert_eq!(std::fs::read(&policy).unwrap(), before, "and stay as they are");
+        world.finish().await;
+    }
+
+    pub(super) async fn no_way_without() {
+        let world = world("").await;
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:3001").await.unwrap();
+        let output = ended(world.gate.command(&["run", "--publish", "3001", "--", "echo", "ran"])).await;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{complaint}");
+        assert!(complaint.contains("--publish 3001") && complaint.contains("nothing was run"), "{complaint}");
+        drop(taken);
+        // Start-up files that lead elsewhere, a folder that is gone, a name that is no text: it is fenced all the same.
+        let prepare = "ln -s /proc/self/fdinfo/0 ~/.zlogin; ln -s / ~/.zlogout; \
+            mkdir -p ~/gone && cd ~/gone && rmdir ~/gone && exec \"$@\"";
+        let run = world.gate.command(&["run", "--", "sh", "-c", "cat \"$0\"; : > ~/written", "/proc/1/comm"]);
+        let mut shell = world.gate.program("sh");
+        shell.args(["-c", prepare, "sh"]).arg(run.as_std().get_program()).args(run.as_std().get_args());
+        let output = ended(shell).await;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{complaint}");
+        assert!(!complaint.contains("there is no fence"), "{complaint}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "outgate\n", "its first process is ours");
+        // A signal to its group stays with it.
+        let run = world.gate.command(&["run", "--", "python3", "-c", "import os; os.kill(0, 9)"]);
+        let mut shell = world.gate.program("sh");
+        shell.args(["-c", "\"$@\"; echo ended-with-$?", "sh"]);
+        shell.arg(run.as_std().get_program()).args(run.as_std().get_args());
+        let output = ended(shell).await;
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "ended-with-137\n", "{output:?}");
         world.finish().await;
     }
 

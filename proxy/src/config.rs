@@ -441,7 +441,7 @@ fn variable(environment: Environment<'_>, name: &str) -> Option<String> {
 
 /// `$XDG_STATE_HOME/outgate`, else `~/.local/state/outgate`. A relative `XDG_STATE_HOME` is ignored, as its
 /// specification says.
-fn default_data_dir(environment: Environment<'_>) -> Option<PathBuf> {
+pub(crate) fn default_data_dir(environment: Environment<'_>) -> Option<PathBuf> {
     let state = variable(environment, "XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let state =
         state.or_else(|| variable(environment, "HOME").map(|home| Path::new(&home).join(".local/state")));

@@ -21,5 +21,6 @@ mod resolver;
 mod rows;
 mod seccomp;
 mod sys;
+pub mod terminal;
 
 pub use network::PROXY;

@@ -127,7 +127,9 @@ fn checks(context: &Context) -> Vec<Check> {
 
 /// Puts up a fence with nobody in it but a direct connection, which must find no way.
 fn fence(config: &Config) -> Check {
-    let tried = runtime().map(|runtime| runtime.block_on(Fence::trial(Plan::new(config))));
+    let tried = runtime().map(|runtime| {
+        runtime.block_on(Fence::trial(Plan::new(config, running(config).ok().flatten().as_ref())))
+    });
     match tried {
         Ok(Ok(())) => Check::fine("fence", "a direct connection from inside found no way out"),
         Ok(Err(unfenced)) => Check::wrong("fence", unfenced.to_string(), unfenced.mend()),

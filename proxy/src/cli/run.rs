@@ -26,8 +26,8 @@ use crate::agents::{self, SessionStart, Token};
 use crate::alive::Alive;
 use crate::config::Config;
 use crate::fence;
-use crate::fence::outside::{Inhabited, Owner, Unfenced};
-use crate::fence::plan::{Plan, replaceable_link};
+use crate::fence::outside::{Fence as Unstarted, Inhabited, Owner, Unfenced};
+use crate::fence::plan::{Plan, governing, replaceable_link};
 use crate::running::Running;
 use crate::store::query::Filter;
 
@@ -87,10 +87,10 @@ enum Fence {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
     context.refuse_inside_a_session("run")?;
     let config = context.config()?;
-    if arguments.fence != Fence::Off {
-        refuse_links(&config)?;
-    }
     let gateway = join_or_start(context, &config)?;
+    if arguments.fence != Fence::Off {
+        refuse_links(&config, &gateway)?;
+    }
     let trust = Trust::prepare(&config)?;
     let (session, token) = open_session(arguments, &config)?;
     // Without it, nobody could tell whether this process was killed before it ended the session.
@@ -130,7 +130,7 @@ async fn command(
     owner: Owner,
 ) -> Result<Ended, Failure> {
     if arguments.fence != Fence::Off {
-        match fenced(arguments, config, trust, &owner) {
+        match fenced(arguments, config, gateway, trust, &owner) {
             Ok(fenced) => {
                 let ended = supervise_fenced(&arguments.command, fenced).await;
                 let (ended, left) = ended.map_err(Failure::failed)?;
@@ -141,7 +141,8 @@ async fn command(
                 }
                 return Ok(ended);
             }
-            Err(unfenced) if arguments.fence == Fence::Require => {
+            // What a program could have caused must not be a way to run without.
+            Err(unfenced) if arguments.fence == Fence::Require || machine_permits(config).await => {
                 return Err(Failure::Failed(format!(
                     "the fence cannot be put up, so nothing was run: {unfenced}\n{}",
                     unfenced.mend()
@@ -162,6 +163,7 @@ async fn command(
 fn fenced(
     arguments: &Arguments,
     config: &Config,
+    gateway: &Running,
     trust: &Trust,
     owner: &Owner,
 ) -> Result<Inhabited, Unfenced> {
@@ -171,8 +173,13 @@ fn fenced(
     let catalogue = catalogue.unwrap_or_else(|_| Catalogue::builtin().clone());
     let git = fence::git::variables(&catalogue, |name| std::env::var(name).ok());
     variables.extend(git.into_iter().map(|(name, value)| (name, value.into())));
-    fence::outside::Fence::put_up(&Plan::new(config), &arguments.command, &variables)?
-        .start(owner, &arguments.publish)
+    let plan = Plan::new(config, Some(gateway));
+    Unstarted::put_up(&plan, &arguments.command, &variables)?.start(owner, &arguments.publish)
+}
+
+/// Whether a fence can be put up here at all.
+async fn machine_permits(config: &Config) -> bool {
+    Unstarted::trial(Plan::bare(config)).await.is_ok()
 }
 
 fn text(variables: Vec<(&'static str, String)>) -> Vec<(String, OsString)> {
@@ -180,8 +187,9 @@ fn text(variables: Vec<(&'static str, String)>) -> Vec<(String, OsString)> {
 }
 
 /// A fence covers real names; a link to them could be replaced from inside.
-fn refuse_links(config: &Config) -> Result<(), Failure> {
-    let files = config.policy.iter().chain([&config.data_dir, &config.config]);
+fn refuse_links(config: &Config, gateway: &Running) -> Result<(), Failure> {
+    let governing = governing(config, Some(gateway));
+    let files = governing.iter().chain([&config.data_dir]);
     match files.filter_map(|path| replaceable_link(path)).next() {
         None => Ok(()),
         Some(link) => Err(Failure::Usage(format!(

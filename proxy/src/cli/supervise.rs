@@ -12,6 +12,7 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::fence::outside::Inhabited;
+use crate::fence::terminal::Terminal;
 
 /// What shells answer when a command is not there, or is not one.
 const NOT_FOUND: u8 = 127;
@@ -65,6 +66,7 @@ pub(crate) async fn supervise_fenced(
 ) -> io::Result<(Ended, usize)> {
     let signals = Signals::listen()?;
     let handle = fenced.handle();
+    let _terminal = Terminal::ours();
     let ended = tokio::select! {
         ended = fenced.wait() => ended?,
         () = signals.each(|signal| handle.signal(signal)) => return Err(io::ErrorKind::BrokenPipe.into()),

@@ -120,6 +120,9 @@ fn confine(control: &UnixStream) -> Result<(), (&'static str, io::Error)> {
     let itself = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
         .map_err(errno("a handle to the command"))?;
     drop_privileges().map_err(errno("giving up privileges"))?;
+    rustix::thread::set_no_new_privs(true).map_err(errno("giving up privileges"))?;
+    // Where the kernel is too old for it, a signal to the group that `run` was started in reaches that.
+    sys::keep_signals_in();
     seccomp::confine().map_err(|error| ("filtering system calls", error))?;
     send(control, &Said::Started, &[itself.as_fd()]).map_err(|error| ("saying that it starts", error))
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, set_dumpable_behavior,
-    waitpid,
+    DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, getppid, kill_process, pidfd_open,
+    set_dumpable_behavior, set_parent_process_death_signal, waitpid,
 };
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,11 @@ pub(crate) fn run(command: &[OsString]) -> io::Result<u8> {
     let control = sys::inherited(number.ok_or(io::ErrorKind::InvalidInput)?)?;
     let control = UnixStream::from(control);
     let Some((plan, _)) = receive::<Plan>(&control)? else { return Ok(FAILED) };
+    // Ends with `run`, also where it is stopped meanwhile; and now, where that has ended already.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid().map(Pid::as_raw_nonzero).map(std::num::NonZero::get) != i32::try_from(plan.parent).ok() {
+        return Ok(FAILED);
+    }
     match put_up(&plan, &control, command) {
         Ok(init) => attend(&control, init),
         Err(Failed(step, error)) => {
@@ -208,10 +213,11 @@ pub(super) fn code(status: rustix::process::WaitStatus) -> u8 {
 }
 
 /// Descriptors that a program inside must not inherit: folders, by which the host's files could be reached past every
-/// cover, and sockets. Pipes and plain files are a shell's business.
+/// cover, sockets, devices, handles to processes. Pipes and plain files are a shell's business.
 pub(super) fn keep_descriptors_in() -> io::Result<()> {
-    const SOCKET: u32 = 0o140_000;
     const FOLDER: u32 = 0o040_000;
+    const PIPE: u32 = 0o010_000;
+    const FILE: u32 = 0o100_000;
     let open: Vec<i32> = fs::read_dir("/proc/self/fd")?
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -221,8 +227,9 @@ pub(super) fn keep_descriptors_in() -> io::Result<()> {
             Some(FOLDER) if number < 3 => {
                 return Err(io::Error::other("a folder is not an input or output"));
             }
-            Some(SOCKET | FOLDER) if number > 2 => sys::close_on_exec(number),
-            _ => {}
+            Some(PIPE | FILE) | None => {}
+            Some(_) if number > 2 => sys::close_on_exec(number),
+            Some(_) => {}
         }
     }
     Ok(())

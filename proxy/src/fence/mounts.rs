@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, Mode, OFlags, open};
@@ -48,17 +48,19 @@ fn step<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Step {
 /// # Errors
 /// The first thing that could not be arranged; the command must then not be run.
 pub(super) fn arrange(plan: &Plan) -> Steps {
-    let here = std::env::current_dir().map_err(step("the current folder"))?;
+    // One that is gone has no name; its handle would lead past every cover.
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let terminal = Terminal::own();
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(step("taking mounts apart from the host's"))?;
-    let mounted = fs::read_to_string("/proc/self/mountinfo").map_err(step("reading the mounts"))?;
+    let mounted = fs::read("/proc/self/mountinfo").map_err(step("reading the mounts"))?;
+    let mounted = String::from_utf8_lossy(&mounted);
     let kept = open_all(&plan.kept)?;
     let shown = read_all(&plan.shown);
     let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
 
     let plan = &with_aliases(plan, &mounted);
-    pin(plan)?;
+    pin(plan, &mounted)?;
     for path in &plan.read_only {
         protect(path)?;
     }
@@ -69,9 +71,9 @@ pub(super) fn arrange(plan: &Plan) -> Steps {
         empty(path, 0o700)?;
     }
     restore(&kept)?;
-    replace_folder(&plan.folder, &shown, &local_hosts(&hosts))?;
     devices(terminal.as_ref())?;
-    system()?;
+    replace_folder(&plan.folder, &shown, &local_hosts(&hosts))?;
+    system(&mounted)?;
     // The old folder is still reachable by our current one, without the covers that were put over its names.
     if std::env::set_current_dir(&here).is_err() {
         std::env::set_current_dir("/").map_err(step("the current folder"))?;
@@ -90,7 +92,7 @@ fn open_all(kept: &BTreeSet<PathBuf>) -> Result<Vec<(PathBuf, OwnedFd)>, Step> {
         .collect()
 }
 
-fn read_all(shown: &[PathBuf]) -> Vec<(PathBuf, Vec<u8>)> {
+fn read_all(shown: &BTreeSet<PathBuf>) -> Vec<(PathBuf, Vec<u8>)> {
     shown.iter().filter_map(|path| fs::read(path).ok().map(|bytes| (path.clone(), bytes))).collect()
 }
 
@@ -105,7 +107,8 @@ fn with_aliases(plan: &Plan, mounted: &str) -> Plan {
     Plan {
         trial: plan.trial,
         folder: plan.folder.clone(),
-        shown: Vec::new(),
+        parent: plan.parent,
+        shown: BTreeSet::new(),
         hidden,
         emptied: plan.emptied.clone(),
         kept: plan.kept.clone(),
@@ -119,13 +122,16 @@ struct Mounted {
     device: String,
     root: PathBuf,
     at: PathBuf,
+    kind: String,
 }
 
 fn parse(mounted: &str) -> Vec<Mounted> {
     let one = |line: &str| {
         let mut fields = line.split(' ').skip(2);
         let device = fields.next()?.to_owned();
-        Some(Mounted { device, root: unescape(fields.next()?), at: unescape(fields.next()?) })
+        let (root, at) = (unescape(fields.next()?), unescape(fields.next()?));
+        let kind = fields.skip_while(|field| *field != "-").nth(1)?.to_owned();
+        Some(Mounted { device, root, at, kind })
     };
     mounted.lines().filter_map(one).collect()
 }
@@ -157,33 +163,23 @@ fn aliases(path: &Path, mounted: &str) -> Vec<PathBuf> {
 
 /// Folders that could be renamed, and everything below them put elsewhere: those above something covered in whose own
 /// parent this user may rename. A mount point cannot be renamed, so each becomes one, the outermost first.
-fn pin(plan: &Plan) -> Steps {
-    let covered = plan.hidden.iter().chain(&plan.read_only).chain([&plan.folder]);
+fn pin(plan: &Plan, mounted: &str) -> Steps {
+    let pinned: BTreeSet<PathBuf> = parse(mounted).into_iter().map(|mount| mount.at).collect();
+    let covered = plan.hidden.iter().chain(&plan.read_only).chain(&plan.emptied).chain([&plan.folder]);
     let movable = |folder: &Path| {
         folder.parent().is_some_and(|parent| rustix::fs::access(parent, Access::WRITE_OK).is_ok())
     };
-    let system = ["/dev", "/proc", "/sys", "/run", "/tmp"].map(Path::new);
     let folders: BTreeSet<&Path> = covered
         .flat_map(|path| path.ancestors().skip(1))
-        .filter(|folder| movable(folder) && !system.contains(folder))
+        .filter(|folder| movable(folder) && !pinned.contains(*folder))
         .collect();
     for folder in folders {
-        // One that is a socket's is not worth the mount: a socket that is covered stays covered wherever it is moved.
-        if plan.folder.starts_with(folder)
-            || plan.read_only.iter().any(|path| path.starts_with(folder))
-            || holds_a_file(plan, folder)
-        {
-            mount_bind_recursive(folder, folder).map_err(step(format!("pinning `{}`", folder.display())))?;
+        match mount_bind_recursive(folder, folder) {
+            Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::ACCESS) => {}
+            Err(error) => return Err(step(format!("pinning `{}`", folder.display()))(error)),
         }
     }
     Ok(())
-}
-
-/// Whether a file that is read outside by its name, such as a policy, is hidden below a folder.
-fn holds_a_file(plan: &Plan, folder: &Path) -> bool {
-    plan.hidden
-        .iter()
-        .any(|path| path.starts_with(folder) && fs::symlink_metadata(path).is_ok_and(|file| file.is_file()))
 }
 
 fn protect(path: &Path) -> Steps {
@@ -234,6 +230,8 @@ fn restore(kept: &[(PathBuf, OwnedFd)]) -> Steps {
 /// Puts a folder with the certificates alone in the place of the data folder, and the files for names in their places.
 fn replace_folder(folder: &Path, shown: &[(PathBuf, Vec<u8>)], hosts: &str) -> Steps {
     let covering = || step(format!("covering `{}`", folder.display()));
+    // It may lie in a folder that has been emptied.
+    fs::create_dir_all(folder).map_err(covering())?;
     tmpfs(folder, "mode=755,size=16m", MountFlags::empty()).map_err(covering())?;
     for (path, bytes) in shown {
         fs::write(path, bytes).map_err(covering())?;
@@ -327,18 +325,52 @@ fn terminals(own: Option<&Terminal>) -> io::Result<()> {
     Ok(mount_bind(format!("/proc/self/fd/{}", own.handle.as_raw_fd()), &own.name)?)
 }
 
+/// File systems by which the kernel is looked into and configured.
+const OF_THE_KERNEL: &[&str] = &[
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "configfs",
+    "bpf",
+    "efivarfs",
+    "pstore",
+    "binfmt_misc",
+    "fusectl",
+];
+
 /// Kernel files: those of the processes inside alone, and no settings.
-fn system() -> Steps {
+fn system(mounted: &str) -> Steps {
+    let mounts = parse(mounted);
+    for other in mounts.iter().filter(|mount| mount.kind == "proc" && !mount.at.starts_with("/proc")) {
+        hide(&other.at)?;
+    }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", flags, None).map_err(step("mounting `/proc` for its processes alone"))?;
-    protect(Path::new("/proc/sys"))?;
+    for name in ["sys", "bus", "irq", "fs", "acpi", "scsi", "driver", "asound"] {
+        let path = Path::new("/proc").join(name);
+        if path.is_dir() {
+            protect(&path)?;
+        }
+    }
     for path in ["/proc/sysrq-trigger", "/proc/keys", "/proc/key-users", "/proc/kcore"] {
         hide(Path::new(path))?;
     }
-    if fs::metadata("/sys")
-        .is_ok_and(|sys| sys.is_dir() && sys.dev() != fs::metadata("/").map_or(0, |root| root.dev()))
-    {
-        sys::set_read_only(Path::new("/sys")).map_err(step("protecting `/sys`"))?;
+    for mount in mounts.iter().filter(|mount| OF_THE_KERNEL.contains(&&*mount.kind)) {
+        match sys::set_read_only(&mount.at) {
+            // Under another mount, or in the old `/proc`: not to be reached by its name.
+            Ok(()) => {}
+            Err(error)
+                if [
+                    io::ErrorKind::InvalidInput,
+                    io::ErrorKind::NotFound,
+                    io::ErrorKind::PermissionDenied,
+                ]
+                .contains(&error.kind()) => {}
+            Err(error) => return Err(step(format!("protecting `{}`", mount.at.display()))(error)),
+        }
     }
     Ok(())
 }

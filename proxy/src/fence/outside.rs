@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener as StdListener, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -97,6 +98,17 @@ impl Fence {
         let program = std::env::current_exe().map_err(at("finding this program"))?;
         let mut spawn = Command::new(program);
         spawn.arg(INSIDE).arg("--").args(command);
+        if plan.trial {
+            spawn.current_dir("/");
+        }
+        if std::fs::File::open("/dev/tty").is_err() {
+            // Without a terminal nobody needs the group to be shared, and a signal to it stays inside.
+            spawn.process_group(0);
+        }
+        let settings = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OUTGATE_"));
+        settings.for_each(|(name, _)| {
+            spawn.env_remove(name);
+        });
         spawn.envs(variables.iter().map(|(name, value)| (name, value)));
         spawn.env(CONTROL, inside::number(&theirs));
         dead_variables(plan).into_iter().for_each(|name| {
@@ -116,7 +128,7 @@ impl Fence {
     /// # Errors
     /// Whatever this machine does not permit.
     pub async fn trial(plan: Plan) -> Result<(), Unfenced> {
-        let plan = Plan { trial: true, ..plan };
+        let plan = Plan { trial: true, forward: Vec::new(), ..plan };
         let Fence { mut inside, control, .. } = Fence::put_up(&plan, &["trial".into()], &[])?;
         send(&control, &Asked::Start, &[]).map_err(at("starting the trial"))?;
         match answer(&control)? {
@@ -146,7 +158,7 @@ impl Fence {
         };
         let command = command
             .ok_or_else(|| Unfenced::new("starting the command", &io::ErrorKind::InvalidData.into()))?;
-        let control = Arc::new(Mutex::new(control));
+        let control = Arc::new(Mutex::new(Control { stream: control, said: Vec::new() }));
         published.serve(&control);
         tokio::spawn(handed.stay(gateway));
         Ok(Inhabited { inside, control, command: Arc::new(command) })
@@ -216,10 +228,16 @@ async fn until_closed(stream: UnixStream) {
     }
 }
 
+/// The socket to the inside, and what came over it while something else was waited for.
+struct Control {
+    stream: UnixStream,
+    said: Vec<Said>,
+}
+
 /// A fence with a command in it.
 pub struct Inhabited {
     inside: Child,
-    control: Arc<Mutex<UnixStream>>,
+    control: Arc<Mutex<Control>>,
     command: Arc<OwnedFd>,
 }
 
@@ -257,14 +275,18 @@ impl Inhabited {
     /// A process that cannot be waited for.
     pub async fn wait(&mut self) -> io::Result<Ended> {
         let status = self.inside.wait().await?;
-        let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+        let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
         let mut ended = Ended { code, never_ran: None, left: 0 };
-        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        control.set_read_timeout(Some(Duration::from_millis(100)))?;
-        while let Ok(Some((said, _))) = receive::<Said>(&control) {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.stream.set_read_timeout(Some(Duration::from_millis(100)))?;
+        while let Ok(Some((said, _))) = receive::<Said>(&control.stream) {
+            control.said.push(said);
+        }
+        for said in &control.said {
             match said {
                 Said::NeverRan(errno) => ended.never_ran = errno.or(Some(0)),
-                Said::Ended { left } => ended.left = left,
+                Said::Ended { left } => ended.left = *left,
                 _ => {}
             }
         }
@@ -293,7 +315,7 @@ impl Published {
         Ok(Published(listeners))
     }
 
-    fn serve(self, control: &Arc<Mutex<UnixStream>>) {
+    fn serve(self, control: &Arc<Mutex<Control>>) {
         for (port, listener) in self.0 {
             let ready = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
             if let Ok(listener) = ready {
@@ -303,7 +325,7 @@ impl Published {
     }
 }
 
-async fn publish(port: u16, listener: TcpListener, control: Arc<Mutex<UnixStream>>) {
+async fn publish(port: u16, listener: TcpListener, control: Arc<Mutex<Control>>) {
     while let Ok((mut outer, _)) = listener.accept().await {
         let control = Arc::clone(&control);
         tokio::spawn(async move {
@@ -317,15 +339,18 @@ async fn publish(port: u16, listener: TcpListener, control: Arc<Mutex<UnixStream
     }
 }
 
-fn connect_inside(control: &Mutex<UnixStream>, port: u16) -> io::Result<StdStream> {
-    let control = control.lock().unwrap_or_else(PoisonError::into_inner);
-    send(&control, &Asked::Connect(port), &[])?;
-    match receive::<Said>(&control)? {
-        Some((Said::Connection, mut beside)) => {
-            let inner = StdStream::from(beside.pop().ok_or(io::ErrorKind::ConnectionRefused)?);
-            inner.set_nonblocking(true)?;
-            Ok(inner)
+fn connect_inside(control: &Mutex<Control>, port: u16) -> io::Result<StdStream> {
+    let mut control = control.lock().unwrap_or_else(PoisonError::into_inner);
+    send(&control.stream, &Asked::Connect(port), &[])?;
+    loop {
+        match receive::<Said>(&control.stream)? {
+            Some((Said::Connection, mut beside)) => {
+                let inner = StdStream::from(beside.pop().ok_or(io::ErrorKind::ConnectionRefused)?);
+                inner.set_nonblocking(true)?;
+                return Ok(inner);
+            }
+            Some((other, _)) => control.said.push(other),
+            None => return Err(io::ErrorKind::ConnectionAborted.into()),
         }
-        _ => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The longest message, in bytes.
-const MESSAGE_LIMIT: usize = 1024 * 1024;
+const MESSAGE_LIMIT: usize = 64 * 1024 * 1024;
 /// Descriptors that one message may carry; the kernel's own limit is 253.
 pub const DESCRIPTORS: usize = 128;
 
@@ -76,12 +76,13 @@ pub fn send(stream: &UnixStream, message: &impl Serialize, descriptors: &[Borrow
     if !descriptors.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // The descriptors travel with the first byte; the rest is an ordinary stream.
+    // The descriptors travel with the first byte. All in one call: whoever shares the socket may send meanwhile.
     let prefix = length.to_le_bytes();
-    let sent = sendmsg(stream, &[IoSlice::new(&prefix)], &mut beside, SendFlags::NOSIGNAL)?;
+    let sent =
+        sendmsg(stream, &[IoSlice::new(&prefix), IoSlice::new(&body)], &mut beside, SendFlags::NOSIGNAL)?;
     let mut stream = stream;
-    stream.write_all(&prefix[sent..])?;
-    stream.write_all(&body)
+    stream.write_all(prefix.get(sent..).unwrap_or_default())?;
+    stream.write_all(body.get(sent.saturating_sub(prefix.len())..).unwrap_or_default())
 }
 
 /// Receives a message and the descriptors beside it, which close when a program is executed; `None` where the peer has

@@ -8,6 +8,9 @@ use seccompiler::{
     TargetArch, apply_filter, sock_filter,
 };
 
+/// Sets the line discipline of a terminal.
+const TIOCSETD: u64 = 0x5423;
+
 /// A call that is refused, and with which arguments; none: always.
 type Refused = (libc::c_long, Vec<SeccompRule>);
 
@@ -34,14 +37,29 @@ fn filters() -> Result<Vec<BpfProgram>, seccompiler::Error> {
     Ok(vec![
         compile(forbidden()?, libc::EPERM)?,
         compile(absent(), libc::ENOSYS)?,
-        compile(vec![(libc::SYS_socket, vec![other_families()?])], libc::EAFNOSUPPORT)?,
+        compile(
+            vec![
+                (libc::SYS_socket, vec![other_families()?]),
+                (libc::SYS_socketpair, vec![other_families()?]),
+            ],
+            libc::EAFNOSUPPORT,
+        )?,
     ])
 }
 
 /// Calls that answer as if nobody had the right to them.
 fn forbidden() -> Result<Vec<Refused>, seccompiler::BackendError> {
     let mut refused = vec![
-        (libc::SYS_ioctl, vec![asks(1, libc::TIOCSTI)?, asks(1, libc::TIOCLINUX)?]),
+        (
+            libc::SYS_ioctl,
+            // Input as if typed; and a terminal that nobody else could use any more.
+            vec![
+                asks(1, libc::TIOCSTI)?,
+                asks(1, libc::TIOCLINUX)?,
+                asks(1, TIOCSETD)?,
+                asks(1, libc::TIOCEXCL)?,
+            ],
+        ),
         (libc::SYS_unshare, namespaces()?),
         (libc::SYS_clone, namespaces()?),
     ];

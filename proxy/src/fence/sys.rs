@@ -104,6 +104,12 @@ pub(super) fn ignore_signals() -> Ignored {
     Ignored(signals.map(|signal| (signal, unsafe { libc::signal(signal, libc::SIG_IGN) })).to_vec())
 }
 
+/// Ignores the signal that stops whoever writes to, or configures, a terminal from behind.
+pub(super) fn ignore_background_output() {
+    // SAFETY: no handler is installed, only the disposition changes.
+    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+}
+
 impl Ignored {
     /// Answers signals again as before, for the program that is about to be executed.
     pub(super) fn restore(&self) {
@@ -218,4 +224,32 @@ pub(super) fn attach_filter(socket: impl AsFd, filter: &mut [libc::sock_filter])
         )
     };
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What `landlock_create_ruleset(2)` takes.
+#[repr(C)]
+struct Ruleset {
+    files: u64,
+    network: u64,
+    scoped: u64,
+}
+
+/// Keeps this process and all that come after it from signalling others, its own group outside the fence included, and
+/// from abstract sockets. Kernels before 6.12 cannot; the answer is whether this one does.
+pub(super) fn keep_signals_in() -> bool {
+    const ABSTRACT_SOCKETS: u64 = 1;
+    const SIGNALS: u64 = 2;
+    let ruleset = Ruleset { files: 0, network: 0, scoped: ABSTRACT_SOCKETS | SIGNALS };
+    // SAFETY: the ruleset is of the layout and size that are passed along with it, and outlives the call.
+    let made = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, &raw const ruleset, size_of::<Ruleset>(), 0_u32)
+    };
+    let Ok(number) = RawFd::try_from(made) else { return false };
+    if number < 0 {
+        return false;
+    }
+    // SAFETY: the call returned a descriptor that is open and nobody else's.
+    let made = unsafe { OwnedFd::from_raw_fd(number) };
+    // SAFETY: it takes a descriptor, which is open, and flags.
+    unsafe { libc::syscall(libc::SYS_landlock_restrict_self, made.as_raw_fd(), 0_u32) == 0 }
 }
