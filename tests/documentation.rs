@@ -43,6 +43,24 @@ fn every_setting_is_explained() {
 }
 
 #[test]
+fn every_promise_names_a_test_that_is_there() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/threat-model.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with('|') && line.contains("::"));
+    let names: Vec<&str> = rows.flat_map(|row| row.split('`')).filter(|word| word.contains("::")).collect();
+    assert!(names.len() > 15, "only {names:?}");
+    for name in names {
+        let (module, test) = name.split_once("::").unwrap();
+        let tests = Path::new(ROOT).join("tests");
+        let folder = fs::read_dir(tests.join(module)).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let files = folder.chain([tests.join(format!("{module}.rs"))]);
+        let found = files.filter_map(|file| fs::read_to_string(file).ok()).any(|source| {
+            source.contains(&format!("fn {test}(")) || source.contains(&format!(" {test} => "))
+        });
+        assert!(found, "docs/threat-model.md names `{name}`, and there is no such test");
+    }
+}
+
+#[test]
 fn every_command_shown_is_one_and_has_the_options_shown() {
     let mut commands = 0;
     for page in pages() {
