@@ -164,7 +164,7 @@ impl Redactor {
             if host[hit.start.0..end].contains(&b'.') {
                 return true;
             }
-            from = next_after(&hit, end);
+            from = from.max(hit.start.0) + 1;
         }
         false
     }
@@ -225,7 +225,8 @@ impl Redactor {
                         );
                     }
                     copied = copied.max(end);
-                    from = next_after(&hit, end);
+                    // Not from its end: another secret may begin within and go on beyond it.
+                    from = from.max(hit.start.0) + 1;
                 }
                 Step::Open { start, .. } => break start,
                 Step::Done { .. } => break text.len(),
@@ -243,11 +244,6 @@ impl Redactor {
 fn end_of(hit: &Hit, text: &[u8]) -> usize {
     let tail = |class: &Class| text[hit.end..].iter().take_while(|byte| class.has(**byte)).count();
     hit.end + hit.tail.as_ref().map_or(0, tail)
-}
-
-/// Where the search goes on after a secret that ends at `end`.
-fn next_after(hit: &Hit, end: usize) -> usize {
-    hit.next.max(if hit.tail.is_some() { end } else { 0 })
 }
 
 const NOTHING: &Exempt = &Exempt { detectors: Vec::new(), known: Vec::new() };

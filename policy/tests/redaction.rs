@@ -105,6 +105,18 @@ fn a_value_with_a_question_mark_is_taken_out_of_a_path_whole() {
 }
 
 #[test]
+fn a_value_that_begins_in_what_carries_a_long_secret_on_is_taken_out_whole() {
+    let value = "sup3rSecre?t&Value=12#34/56@78";
+    let known = KnownValue::new("env:KNOWN", value.as_bytes()).expect("worth looking for");
+    let redactor = Redactor::new(std::sync::Arc::new(Secrets::new(vec![known])));
+    let key = ["-----BEGIN PGP PRIVATE", " KEY BLOCK-----\n\nlQOYBF0R4ndomB9ase64Text"].concat();
+    for between in ["", "\n", " "] {
+        let redacted = redactor.text(format!("{key}{between}{value} end"));
+        assert!(redacted.as_str().ends_with("] end"), "{redacted}");
+    }
+}
+
+#[test]
 fn a_host_with_a_secret_over_several_labels_is_hidden_whole() {
     let redactor = Redactor::new(secrets());
     let [token, _] = Detector::named("jwt").expect("a detector").examples();

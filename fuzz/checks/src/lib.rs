@@ -10,6 +10,7 @@ pub mod frames;
 pub mod head;
 pub mod hello;
 pub mod json;
+pub mod names;
 pub mod policy_file;
 pub mod push;
 pub mod record;
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "head", check: head::check },
     Target { name: "hello", check: hello::check },
     Target { name: "json", check: json::check },
+    Target { name: "names", check: names::check },
     Target { name: "policy_file", check: policy_file::check },
     Target { name: "push", check: push::check },
     Target { name: "record", check: record::check },

@@ -1,0 +1,5 @@
+//! Fuzzes `checks::names`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::names::check(data));
