@@ -51,7 +51,8 @@ fn every_promise_names_a_test_that_is_there() {
     for name in names {
         let (module, test) = name.split_once("::").unwrap();
         let tests = Path::new(ROOT).join("tests");
-        let folder = fs::read_dir(tests.join(module)).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let folder =
+            fs::read_dir(tests.join(module)).into_iter().flatten().map(|entry| entry.unwrap().path());
         let files = folder.chain([tests.join(format!("{module}.rs"))]);
         let found = files.filter_map(|file| fs::read_to_string(file).ok()).any(|source| {
             source.contains(&format!("fn {test}(")) || source.contains(&format!(" {test} => "))

@@ -4,6 +4,7 @@
 //! session's identity. [`outside`] is `outgate run`'s part, [`inside`] becomes the command, [`plan`] says what is
 //! hidden from it, [`gate`] is the gateway's part, and [`pass`] is how they talk.
 
+mod environment;
 pub mod gate;
 pub mod git;
 mod init;

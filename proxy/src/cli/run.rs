@@ -12,7 +12,7 @@ use policy::view::DecisionView;
 
 use super::changes::{change, operator, redacted, redacted_url};
 use super::checkout::Checkout;
-use super::context::{running, runtime};
+use super::context::{running, runtime, variable};
 use super::moment::lasted;
 use super::output::{bold, note};
 use super::policy::files::in_force;
@@ -171,7 +171,7 @@ fn fenced(
     let mut variables = text(variables(&proxy, &trust.certificate, &trust.bundle, Some(owner.session)));
     let catalogue = in_force(config).map(|(policy, _)| policy.catalogue().clone());
     let catalogue = catalogue.unwrap_or_else(|_| Catalogue::builtin().clone());
-    let git = fence::git::variables(&catalogue, |name| std::env::var(name).ok());
+    let git = fence::git::variables(&catalogue, variable);
     variables.extend(git.into_iter().map(|(name, value)| (name, value.into())));
     let plan = Plan::new(config, Some(gateway));
     Unstarted::put_up(&plan, &arguments.command, &variables)?.start(owner, &arguments.publish)

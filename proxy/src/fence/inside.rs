@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pass::{Role, borrowed, receive, send};
 use super::plan::Plan;
-use super::{init, network, sys};
+use super::{environment, init, network, sys};
 
 /// Names the descriptor over which the inside talks with whoever started it.
 pub const CONTROL: &str = "OUTGATE_FENCE";
@@ -72,7 +72,7 @@ pub enum Asked {
 /// # Errors
 /// Where it was not started by `outgate run`.
 pub(crate) fn run(command: &[OsString]) -> io::Result<u8> {
-    let number = std::env::var(CONTROL).ok().and_then(|number| number.parse().ok());
+    let number = environment::variable(CONTROL).and_then(|number| number.to_str()?.parse().ok());
     let control = sys::inherited(number.ok_or(io::ErrorKind::InvalidInput)?)?;
     let control = UnixStream::from(control);
     let Some((plan, _)) = receive::<Plan>(&control)? else { return Ok(FAILED) };

@@ -22,7 +22,7 @@ use super::inside::{Asked, CONTROL, Said};
 use super::network::PROXY;
 use super::pass::{HandOver, Role, Taken, borrowed, receive, send};
 use super::plan::{Plan, dead_variables};
-use super::{gate, inside, probe};
+use super::{environment, gate, inside, probe};
 
 /// The subcommand that is the inside.
 pub const INSIDE: &str = "fence-inside";
@@ -105,8 +105,7 @@ impl Fence {
             // Without a terminal nobody needs the group to be shared, and a signal to it stays inside.
             spawn.process_group(0);
         }
-        let settings = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OUTGATE_"));
-        settings.for_each(|(name, _)| {
+        environment::ours().into_iter().for_each(|name| {
             spawn.env_remove(name);
         });
         spawn.envs(variables.iter().map(|(name, value)| (name, value)));

@@ -12,6 +12,7 @@ use rustix::fs::Access;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
+use super::environment;
 use crate::config::Config;
 use crate::running::Running;
 
@@ -101,8 +102,8 @@ pub fn governing(config: &Config, gateway: Option<&Running>) -> Vec<PathBuf> {
 
 /// The data folder that commands take which name no other.
 fn default_folder() -> Option<PathBuf> {
-    let state = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let folder = state("XDG_STATE_HOME").or_else(|| Some(state("HOME")?.join(".local/state")))?;
+    let state = environment::path("XDG_STATE_HOME");
+    let folder = state.or_else(|| Some(environment::path("HOME")?.join(".local/state")))?;
     Some(folder.join("outgate"))
 }
 
@@ -329,7 +330,7 @@ const STARTED_BY_ALL: &[&str] = &[
 ];
 
 fn protected() -> BTreeSet<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = environment::path;
     let home = folder("HOME").and_then(|home| real(&home));
     // A link that leads elsewhere is a program's way to have something else protected.
     let below_home =
@@ -337,7 +338,7 @@ fn protected() -> BTreeSet<PathBuf> {
     let mut all: BTreeSet<PathBuf> =
         home.iter().flat_map(|home| STARTED.iter().filter_map(|name| below_home(home.join(name)))).collect();
     // Where shells are told to look instead.
-    let elsewhere = ["ZDOTDIR", "XDG_CONFIG_HOME"].map(|name| folder(name).and_then(|path| below_home(path)));
+    let elsewhere = ["ZDOTDIR", "XDG_CONFIG_HOME"].map(|name| folder(name).and_then(&below_home));
     all.extend(elsewhere.into_iter().flatten().flat_map(|folder| started_in(&folder)));
     all.extend(["BASH_ENV", "ENV"].iter().filter_map(|name| below_home(folder(name)?)));
     if geteuid().is_root() {
@@ -358,8 +359,8 @@ fn started_in(folder: &Path) -> Vec<PathBuf> {
 /// Environment variables that would only lead to a hidden socket.
 pub fn dead_variables(plan: &Plan) -> Vec<&'static str> {
     let alive = |name: &str| {
-        let value = std::env::var(name).unwrap_or_default();
-        plan.kept.iter().any(|kept| value.contains(&*kept.to_string_lossy()))
+        let value = environment::variable(name).unwrap_or_default();
+        plan.kept.iter().any(|kept| value.to_string_lossy().contains(&*kept.to_string_lossy()))
     };
     ["SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS", "WAYLAND_DISPLAY", "DISPLAY", "GPG_AGENT_INFO"]
         .into_iter()

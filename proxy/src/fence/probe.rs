@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::inside;
+use super::{environment, inside};
 
 /// An address for documentation (RFC 5737): nothing answers there, and inside there is no way to it.
 const ELSEWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 443);
@@ -69,5 +69,5 @@ fn apparmor() -> String {
 
 fn in_a_container() -> bool {
     ["/.dockerenv", "/run/.containerenv"].iter().any(|path| fs::metadata(path).is_ok())
-        || std::env::var_os("container").is_some()
+        || environment::variable("container").is_some()
 }
