@@ -227,6 +227,12 @@ fn more<T>(list: &Listed<T>, columns: usize, things: &str) -> Markup {
     }
 }
 
+/// A host and its port, which goes to the next line before anything else does.
+fn destination(text: &str) -> Markup {
+    let port = text.rfind(':').filter(|at| !text[*at..].contains(']')).unwrap_or(text.len());
+    html! { (Shown(&text[..port])) wbr; (Shown(&text[port..])) }
+}
+
 fn optional(text: Option<&str>) -> Markup {
     html! { @if let Some(text) = text { (Shown(text)) } }
 }

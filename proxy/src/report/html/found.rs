@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use policy::report::Report;
 
-use super::{ROWS, more, optional, section, table};
+use super::{ROWS, destination, more, optional, section, table};
 use crate::report::words;
 use crate::shown::{Shown, bytes};
 
@@ -17,7 +17,7 @@ pub(super) fn secrets(report: &Report) -> Markup {
                     tr {
                         th .name scope="row" { (Shown(&row.detector)) }
                         td .name { (Shown(&row.place)) }
-                        td .name { (Shown(&row.destination)) }
+                        td .name { (destination(&row.destination)) }
                         td .n { (row.count) } td .n { (row.requests) }
                         td { (words::fate_of_secret(row.fate)) }
                     }
@@ -62,7 +62,7 @@ pub(super) fn uploads(report: &Report) -> Markup {
             ], html! {
                 @for row in rows.rows.iter().take(ROWS) {
                     tr {
-                        th .name scope="row" { (Shown(&row.destination)) }
+                        th .name scope="row" { (destination(&row.destination)) }
                         td { (Shown(words::limit(&row.of).unwrap_or(&row.of))) }
                         td .n { (bytes(row.limit)) } td .n { (bytes(row.bytes)) } td .n { (row.requests) }
                         td { (words::fate_of_upload(row.fate)) }
@@ -91,7 +91,7 @@ pub(super) fn findings(report: &Report) -> Markup {
                 ], html! {
                     @for row in report.lookalikes.rows.iter().take(ROWS) {
                         tr {
-                            th .name scope="row" { (Shown(&row.destination)) }
+                            th .name scope="row" { (destination(&row.destination)) }
                             td .name { (Shown(&row.looks_like)) }
                             td .n { (row.amount.requests) } td .n { (row.amount.denied) }
                             td .n { (bytes(row.amount.bytes_up)) }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use policy::report::{Amount, ClassRow, DeniedRow, Listed, Report};
 
-use super::{ROWS, more, optional, section, table, time};
+use super::{ROWS, destination, more, optional, section, table, time};
 use crate::shown::{Shown, bytes, count};
 
 pub(super) fn reached(report: &Report) -> Markup {
@@ -76,7 +76,7 @@ pub(super) fn destinations(report: &Report) -> Markup {
             ], html! {
                 @for row in shown() {
                     tr {
-                        th .name scope="row" { (Shown(&row.destination)) }
+                        th .name scope="row" { (destination(&row.destination)) }
                         td { (row.class) }
                         td .n { (row.amount.requests) } td .n { (row.amount.denied) }
                         td .n { (bytes(row.amount.bytes_up)) } td .n { (bytes(row.amount.bytes_down)) }
@@ -118,7 +118,7 @@ fn refusals(caption: &str, rows: &Listed<DeniedRow>, advise: bool) -> Markup {
         html! {
             @for row in rows.rows.iter().take(ROWS) {
                 tr {
-                    th .name scope="row" { (Shown(&row.destination)) }
+                    th .name scope="row" { (destination(&row.destination)) }
                     td { (row.class) }
                     td .word { (row.reason.as_str().replace('_', " ")) }
                     td .name { (optional(row.rule.as_deref())) }
