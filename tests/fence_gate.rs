@@ -309,7 +309,58 @@ async fn a_service_of_the_host_is_reached_decided_and_counted() {
     world.finish().await;
 }
 
-/// Runs `client.py` in namespaces of its own and gives what it found; `None` where this machine has none.
+#[tokio::test]
+async fn a_fence_that_says_nothing_leaves_room_for_all_others() {
+    let world = World::with_policy(POLICY)
+        .config("[limits]\nconnections = 30\nconnections_per_agent = 20")
+        .start()
+        .await;
+    let gate = &world.gate;
+    let session = Session::start(gate, "anonymous").await;
+    let (proxy, address) = listener();
+    let (taken, _fence) = hand_over(gate, session.brings(vec![Role::Proxy]), vec![proxy]).await;
+    assert!(matches!(taken, Taken::Serving), "{taken:?}");
+    // More than there are places for anybody.
+    let _idle: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
+    eventually("those that are too many to be closed", async || {
+        (gate.metric("outgate_connections_refused_total", &[]).await >= 10.0).then_some(())
+    })
+    .await;
+    // The same agent, by another way in.
+    for way in [Way::Absolute, Way::Http1] {
+        let answer = world.agent.send(way, &Request::get("allowed.test", "/")).await;
+        assert_eq!(answer.status, 200, "{way:?}: {answer:?}");
+    }
+    let rows = gate.decisions_now().await;
+    let crowd: Vec<_> = rows.iter().filter(|row| row.text("reason") == "overloaded").collect();
+    assert_eq!(crowd.len(), 1, "{rows:#?}");
+    crowd[0].is("deny", "overloaded");
+    assert_eq!((crowd[0].text("session"), crowd[0].text("outcome")), (&*session.id, "denied"));
+    session.end().await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_out_of_a_fence_counts_once() {
+    let world = World::with_policy(POLICY).config("[limits]\nconnections_per_agent = 4").start().await;
+    let gate = &world.gate;
+    let session = Session::start(gate, "anonymous").await;
+    let (proxy, address) = listener();
+    let (taken, _fence) = hand_over(gate, session.brings(vec![Role::Proxy]), vec![proxy]).await;
+    assert!(matches!(taken, Taken::Serving), "{taken:?}");
+    let inside = Agent::new(address, &gate.ca().await, (world.origin.http, world.origin.tls));
+    let request = Request::get("allowed.test", "/");
+    let mut open = Vec::new();
+    for agent in [&inside, &inside, &world.agent, &world.agent] {
+        open.push(agent.tunnel(&request).await.unwrap());
+    }
+    assert_eq!(world.agent.send(Way::Absolute, &request).await.status, 503, "the agent's fifth");
+    drop(open);
+    session.end().await;
+    world.finish().await;
+}
+
+/// Runs `fence_client.py` in namespaces of its own and gives what it found; `None` where this machine has none.
 async fn in_namespaces(gate: &Gate, session: &Session) -> Option<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fence_client.py");
     let ca = gate.data().join("test-ca.pem");

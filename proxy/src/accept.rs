@@ -14,7 +14,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ListenAddress;
-use crate::connection;
+use crate::connection::{self, Scope};
 use crate::gateway::Gateway;
 use crate::strangers::{Stranger, Strangers};
 
@@ -108,7 +108,9 @@ pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
             () = gateway.stopping.cancelled() => return,
         };
         match accepted {
-            Ok(stream) => admit(&gateway, stream),
+            Ok(stream) => {
+                gateway.tasks.spawn(admit(Arc::clone(&gateway), stream));
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -117,30 +119,25 @@ pub async fn run(gateway: Arc<Gateway>, listener: Listener) {
     }
 }
 
-fn admit(gateway: &Arc<Gateway>, stream: Stream) {
-    if let Ok(permit) = Arc::clone(&gateway.places).try_acquire_owned() {
-        let place = Place::new(permit, &gateway.strangers);
-        gateway.tasks.spawn(connection::serve(Arc::clone(gateway), stream, place));
-        return;
-    }
-    gateway.metrics.connection_refused();
-    if gateway.strangers.send_away_oldest() {
-        gateway.tasks.spawn(serve_once_there_is_room(Arc::clone(gateway), stream));
-    } else {
-        gateway.tasks.spawn(turn_away(stream));
+async fn admit(gateway: Arc<Gateway>, stream: Stream) {
+    match find_place(&gateway).await {
+        Some(place) => connection::serve(Scope::new(gateway, place), stream).await,
+        None => turn_away(stream).await,
     }
 }
 
-/// Somebody was sent away, and their place is about to be free.
-async fn serve_once_there_is_room(gateway: Arc<Gateway>, stream: Stream) {
-    let permit = tokio::time::timeout(ROOM_WAIT, Arc::clone(&gateway.places).acquire_owned()).await;
-    match permit {
-        Ok(Ok(permit)) => {
-            let place = Place::new(permit, &gateway.strangers);
-            connection::serve(gateway, stream, place).await;
+/// A place for one more connection. Where there is none, the oldest stranger makes room; `None` where there is no
+/// stranger either, or it does not go.
+pub(crate) async fn find_place(gateway: &Gateway) -> Option<Place> {
+    let mut permit = Arc::clone(&gateway.places).try_acquire_owned().ok();
+    if permit.is_none() {
+        gateway.metrics.connection_refused();
+        if gateway.strangers.send_away_oldest() {
+            let room = tokio::time::timeout(ROOM_WAIT, Arc::clone(&gateway.places).acquire_owned()).await;
+            permit = room.ok().and_then(Result::ok);
         }
-        _ => turn_away(stream).await,
     }
+    permit.map(|permit| Place::new(permit, &gateway.strangers))
 }
 
 async fn turn_away(mut stream: Stream) {

@@ -51,6 +51,11 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// A connection of which nobody knows yet whose it is.
+    pub fn new(gateway: Arc<Gateway>, place: Place) -> Scope {
+        Scope { gateway, tunnel: None, place, credentials: None, agent: Arc::default() }
+    }
+
     /// Who asks, on the proxy port itself.
     ///
     /// # Errors
@@ -64,17 +69,20 @@ impl Scope {
 
     /// Whether an agent may use this connection: it counts among that agent's for as long as it is open.
     pub fn admits(&self, agent: &AgentName) -> bool {
-        if self.tunnel.is_some() {
-            return true;
-        }
+        self.tunnel.is_some() || self.slot(agent).is_some()
+    }
+
+    /// The place among those of an agent that this connection has on the proxy port itself, one whatever it becomes.
+    pub fn slot(&self, agent: &AgentName) -> Option<Slot> {
         let mut held = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
         if held.as_ref().is_none_or(|(holder, _)| holder != agent) {
             *held = self.gateway.slots.claim(agent).map(|slot| (agent.clone(), slot));
         }
-        if held.is_some() {
+        let slot = held.as_ref().map(|(_, slot)| slot.clone());
+        if slot.is_some() {
             self.place.is_known();
         }
-        held.is_some()
+        slot
     }
 }
 
@@ -92,13 +100,7 @@ pub struct Tunnel {
 }
 
 /// Serves a client's connection to its end.
-pub async fn serve(gateway: Arc<Gateway>, stream: Stream, place: Place) {
-    serve_as(gateway, stream, place, None).await;
-}
-
-/// As [`serve`], for whoever these credentials name, where there are any: those of the requests do not matter then.
-pub async fn serve_as(gateway: Arc<Gateway>, stream: Stream, place: Place, credentials: Option<HeaderValue>) {
-    let scope = Scope { gateway, tunnel: None, place, credentials, agent: Arc::default() };
+pub async fn serve(scope: Scope, stream: Stream) {
     let sent_away = scope.place.sent_away();
     tokio::select! {
         () = serve_http1(scope, stream) => {}

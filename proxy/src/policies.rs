@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -94,8 +95,37 @@ pub fn load(config: &Config, environment: Environment<'_>) -> Result<Loaded, Loa
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let rules = Policy::parse(&sources, Catalogue::builtin()).map_err(LoadError::Mistakes)?;
     let mut warnings: Vec<String> = rules.warnings().iter().map(ToString::to_string).collect();
+    let linked = guarded(config).into_iter().filter(|path| hard_links(path) > 1);
+    warnings.extend(linked.map(|path| other_name(&path)).map(|(what, mend)| format!("{what}; run: {mend}")));
     let (secrets, sources) = known(&rules, environment, &mut warnings);
     Ok(Loaded { rules, secrets, sources, warnings })
+}
+
+/// The files that say what may leave: those of the policy, and the configuration.
+pub fn guarded(config: &Config) -> Vec<PathBuf> {
+    config.policy_files().unwrap_or_default().into_iter().chain([config.config.clone()]).collect()
+}
+
+/// The first of these files that has another name, by which a fenced command could write it. What root owns only root
+/// can write, by whatever name.
+pub fn hard_linked(paths: &[PathBuf]) -> Option<PathBuf> {
+    paths.iter().find(|path| hard_links(path) > 1).cloned()
+}
+
+/// What is wrong with such a file, and the command that mends it.
+pub fn other_name(path: &Path) -> (String, String) {
+    let path = path.display();
+    (
+        format!("`{path}` is a hard link: a fenced command can write it by its other name"),
+        format!("cp -p {path} {path}.new && mv {path}.new {path}"),
+    )
+}
+
+/// How many names a file has by which this user could write it.
+fn hard_links(path: &Path) -> u64 {
+    let own = rustix::process::geteuid();
+    let ours = |file: &fs::Metadata| own.is_root() || file.uid() == own.as_raw();
+    fs::metadata(path).ok().filter(|file| file.is_file() && ours(file)).map_or(0, |file| file.nlink())
 }
 
 fn files(config: &Config) -> Result<Vec<PathBuf>, LoadError> {
@@ -196,6 +226,30 @@ impl Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_with_another_name_is_found_and_warned_of() {
+        let root = tempfile::tempdir().unwrap();
+        let [policy, config, other] =
+            ["policy.toml", "outgate.toml", "other"].map(|name| root.path().join(name));
+        fs::write(&policy, STARTER).unwrap();
+        fs::write(&config, "").unwrap();
+        let settings =
+            Config { data_dir: root.path().to_owned(), config: config.clone(), ..Config::default() };
+        let warnings = || load(&settings, &|_| None).unwrap().warnings;
+        assert_eq!(guarded(&settings), [policy.clone(), config.clone()]);
+        assert_eq!((hard_linked(&guarded(&settings)), warnings()), (None, vec![]));
+        for linked in [policy, config] {
+            fs::hard_link(&linked, &other).unwrap();
+            assert_eq!(hard_linked(&guarded(&settings)), Some(linked.clone()));
+            let (what, mend) = other_name(&linked);
+            assert_eq!(warnings(), [format!("{what}; run: {mend}")]);
+            fs::remove_file(&other).unwrap();
+            std::os::unix::fs::symlink(&linked, &other).unwrap();
+            assert_eq!(hard_linked(&guarded(&settings)), None, "a symbolic link is no other name");
+            fs::remove_file(&other).unwrap();
+        }
+    }
 
     #[test]
     fn dotenv_lines_are_read_as_libraries_read_them() {

@@ -83,12 +83,11 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
             .await;
         }
     };
-    let Some(slot) = scope.gateway.slots.claim(&client.agent) else {
+    let Some(slot) = scope.slot(&client.agent) else {
         let refusal = Refusal::plain(Reason::Overloaded, "this agent has too many connections open");
         let subject = Subject::connect(Some(target), Some(client));
         return exchange::refuse(scope, subject, &refusal, audience, started).await;
     };
-    scope.place.is_known();
     let presented = parts.headers.get(PROXY_AUTHORIZATION);
     let credentials = scope.credentials.as_ref().or(presented).cloned();
     let tunnel = Tunnel { client, target, credentials, slot };

@@ -3,8 +3,13 @@
 //! A session's record names repository, branch and commit, so that a decision can be traced to the work it belonged
 //! to. Whatever cannot be read is left out; it is a help, not evidence.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+/// As much as is read of one file, in bytes.
+const FILE_LIMIT: usize = 64 * 1024;
 
 /// A checkout, as far as it can be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,8 +53,25 @@ fn git_dir(path: &Path) -> Option<PathBuf> {
     Some(path.parent()?.join(named.strip_prefix("gitdir: ")?))
 }
 
+/// The text of a plain file, up to the last whole line within the limit. Whoever ran here before may have put a pipe
+/// in its place, on which an open would wait, or a device, which has no end.
 fn read(path: &Path) -> Option<String> {
-    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+    // Looked at before it is opened, which some devices take for a command, and after, when it cannot change any more.
+    if !fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT as u64 + 1).read_to_end(&mut bytes).ok()?;
+    if bytes.len() > FILE_LIMIT {
+        let end = bytes[..FILE_LIMIT].iter().rposition(|byte| *byte == b'\n')?;
+        bytes.truncate(end);
+    }
+    String::from_utf8(bytes).ok().map(|text| text.trim().to_owned())
 }
 
 fn packed(git: &Path, reference: &str) -> Option<String> {
@@ -71,6 +93,8 @@ fn origin(config: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -116,6 +140,46 @@ mod tests {
             write(root.path(), files);
             fs::create_dir_all(root.path().join("src/deep")).unwrap();
             assert_eq!(Checkout::around(&root.path().join("src/deep")), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn only_so_much_of_a_file_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let app = root.path().join("app");
+        let first = format!("{COMMIT} refs/heads/topic\n#");
+        // The limit falls where the last line would be that of another branch.
+        let last = format!("\n{COMMIT} refs/heads/main");
+        let between = "#".repeat(FILE_LIMIT - first.len() - last.len());
+        write(&app, &[(".git/packed-refs", &format!("{first}{between}{last}-thing\n"))]);
+        for (branch, commit) in [("topic", Some(COMMIT)), ("main", None), ("main-thing", None)] {
+            write(&app, &[(".git/HEAD", &format!("ref: refs/heads/{branch}\n"))]);
+            assert_eq!(Checkout::around(&app), checkout(Some("app"), Some(branch), commit));
+        }
+    }
+
+    #[test]
+    fn neither_pipes_nor_devices_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        let app = root.path().join("app");
+        let around = |file| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let folder = app.clone();
+            std::thread::spawn(move || tell.send(Checkout::around(&folder)));
+            let found = told.recv_timeout(std::time::Duration::from_secs(10));
+            assert_eq!(found.expect(file).repo.as_deref(), Some("app"), "{file}");
+        };
+        write(&app, &[(".git/HEAD", "ref: refs/heads/main\n")]);
+        for file in ["commondir", "config", "packed-refs", "refs/heads/main", "HEAD"] {
+            let path = app.join(".git").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let _ = fs::remove_file(&path);
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            around(file);
+            fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+            around(file);
+            fs::remove_file(&path).unwrap();
         }
     }
 

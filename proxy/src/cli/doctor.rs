@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::fence::outside::Fence;
 use crate::fence::plan::Plan;
 use crate::folder;
+use crate::policies;
 use crate::resolve::Resolver;
 use crate::running::Running;
 use crate::store::query::Filter;
@@ -115,6 +116,7 @@ fn checks(context: &Context) -> Vec<Check> {
         "see what it says; the folder must be its owner's alone",
     ));
     checks.push(Check::of("policy", the_policy(&config), "outgate policy check FILE names every mistake"));
+    checks.extend(other_names(&config));
     checks.push(Check::of("certificates", certificates(&config), "outgate ca rotate makes new ones"));
     checks.push(clock(&config));
     checks.push(Check::of("names", names(&config), "set `servers` under [dns] in outgate.toml"));
@@ -156,6 +158,13 @@ fn the_policy(config: &Config) -> Result<String, Failure> {
     let (policy, files) = in_force(config)?;
     let rules = output::count(policy.document().rules.len() as u64, "rule");
     Ok(format!("{rules} in {}, mode {}", output::count(files.len() as u64, "file"), policy.mode().as_str()))
+}
+
+/// A policy that can be written by another of its names; nothing to say where there is none.
+fn other_names(config: &Config) -> Option<Check> {
+    let linked = policies::hard_linked(&policies::guarded(config))?;
+    let (what, mend) = policies::other_name(&linked);
+    Some(Check::wrong("other names", what, mend))
 }
 
 fn certificates(config: &Config) -> Result<String, Failure> {

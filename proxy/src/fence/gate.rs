@@ -189,6 +189,7 @@ async fn take(
         check(gateway, *role, descriptor)?;
     }
     let fence = Fence {
+        share: gateway.slots.half(&client.agent),
         gateway: Arc::clone(gateway),
         credentials,
         opener: client,

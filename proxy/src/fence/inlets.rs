@@ -20,13 +20,14 @@ use super::packets::{self, Transport};
 use super::pass::Role;
 use super::resolver;
 use super::rows::{About, Rows, Turn};
-use crate::accept::Place;
+use crate::accept::{Place, find_place};
 use crate::connection::{self, Scope, Tunnel};
 use crate::exchange::{self, Subject};
 use crate::gateway::Gateway;
 use crate::identify::Client;
 use crate::passthrough;
 use crate::reply::Refusal;
+use crate::slots::{Share, Slot};
 use crate::tunnel;
 
 pub(super) use super::resolver::tell_unfollowed;
@@ -43,6 +44,8 @@ pub(super) struct Fence {
     pub(super) credentials: HeaderValue,
     /// Whom they named when the fence was handed over.
     pub(super) opener: Client,
+    /// Its connections.
+    pub(super) share: Share,
     pub(super) names: Mutex<Names>,
     pub(super) rows: tokio::sync::Mutex<Rows>,
     /// Its listeners are dropped.
@@ -88,38 +91,36 @@ pub(super) async fn next(fence: &Fence, listener: &TcpListener) -> Option<TcpStr
 
 async fn accept(fence: &Arc<Fence>, role: Role, socket: OwnedFd) -> io::Result<()> {
     let listener = listener(socket)?;
-    let gateway = &fence.gateway;
     while let Some(stream) = next(fence, &listener).await {
-        let Ok(place) = Arc::clone(&gateway.places).try_acquire_owned() else {
-            gateway.metrics.connection_refused();
-            continue;
-        };
-        let place = Place::new(place, &gateway.strangers);
-        // The socket says whose it is.
-        place.is_known();
-        let fence = Arc::clone(fence);
-        match role {
-            Role::Https => gateway.tasks.spawn(lead(fence, stream, place, 443)),
-            Role::Http => gateway.tasks.spawn(lead(fence, stream, place, 80)),
-            Role::Forward { to } => gateway.tasks.spawn(forward(fence, stream, place, to)),
-            _ => {
-                let credentials = Some(fence.credentials.clone());
-                let gateway = Arc::clone(gateway);
-                gateway.tasks.clone().spawn(connection::serve_as(
-                    gateway,
-                    Either::Left(stream),
-                    place,
-                    credentials,
-                ))
+        // The socket says whose it is: a fence that says nothing must not take the places of others.
+        match fence.share.claim() {
+            Some(slot) => {
+                fence.gateway.tasks.spawn(admit(Arc::clone(fence), role, stream, slot));
             }
-        };
+            None => {
+                drop(stream);
+                fence.refuse_crowd().await;
+            }
+        }
     }
     Ok(())
 }
 
+async fn admit(fence: Arc<Fence>, role: Role, stream: TcpStream, slot: Slot) {
+    let Some(place) = find_place(&fence.gateway).await else { return };
+    place.is_known();
+    let scope = fence.scope(place, slot.clone());
+    match role {
+        Role::Https => lead(fence, stream, scope, slot, 443).await,
+        Role::Http => lead(fence, stream, scope, slot, 80).await,
+        Role::Forward { to } => forward(fence, stream, scope, slot, to).await,
+        _ => connection::serve(scope, Either::Left(stream)).await,
+    }
+}
+
 /// Serves a connection of a program that knows nothing of the proxy: it leads to the name whose address it was
 /// made to.
-async fn lead(fence: Arc<Fence>, stream: TcpStream, place: Place, port: u16) {
+async fn lead(fence: Arc<Fence>, stream: TcpStream, scope: Scope, slot: Slot, port: u16) {
     let Ok(address) = stream.local_addr() else { return };
     let IpAddr::V4(address) = address.ip().to_canonical() else { return };
     let Some(host) = fence.names().follow(address) else {
@@ -128,16 +129,15 @@ async fn lead(fence: Arc<Fence>, stream: TcpStream, place: Place, port: u16) {
         return fence.refuse_address(address, port).await;
     };
     let target = Target { scheme: Scheme::Https, host, port };
-    let Some(tunnel) = fence.tunnel(&place, Kind::Connect, target).await else { return };
-    tunnel::serve_stream(fence.scope(place), tunnel, Either::Left(stream)).await;
+    let Some(tunnel) = fence.tunnel(&scope, slot, Kind::Connect, target).await else { return };
+    tunnel::serve_stream(scope, tunnel, Either::Left(stream)).await;
 }
 
 /// Serves a connection to a service of the host.
-async fn forward(fence: Arc<Fence>, stream: TcpStream, place: Place, to: SocketAddr) {
+async fn forward(fence: Arc<Fence>, stream: TcpStream, scope: Scope, slot: Slot, to: SocketAddr) {
     let started = Instant::now();
     let target = Target { scheme: Scheme::Tcp, host: Host::from_address(to.ip()), port: to.port() };
-    let Some(tunnel) = fence.tunnel(&place, Kind::Tcp, target).await else { return };
-    let scope = fence.scope(place);
+    let Some(tunnel) = fence.tunnel(&scope, slot, Kind::Tcp, target).await else { return };
     let client = tunnel.client.clone();
     let subject =
         Subject { kind: Kind::Tcp, ..Subject::connect(Some(tunnel.target.clone()), Some(client.clone())) };
@@ -183,13 +183,11 @@ async fn watch(fence: &Arc<Fence>, socket: OwnedFd) -> io::Result<()> {
 
 impl Fence {
     /// What a connection out of this fence shares.
-    fn scope(&self, place: Place) -> Scope {
+    fn scope(&self, place: Place, slot: Slot) -> Scope {
         Scope {
-            gateway: Arc::clone(&self.gateway),
-            tunnel: None,
-            place,
             credentials: Some(self.credentials.clone()),
-            agent: Arc::default(),
+            agent: Arc::new(Mutex::new(Some((self.opener.agent.clone(), slot)))),
+            ..Scope::new(Arc::clone(&self.gateway), place)
         }
     }
 
@@ -199,25 +197,26 @@ impl Fence {
     }
 
     /// The tunnel for a connection that leads somewhere by itself; `None` where that is refused, and recorded.
-    async fn tunnel(&self, place: &Place, kind: Kind, target: Target) -> Option<Tunnel> {
-        let (client, refusal) = match self.identify().await {
-            Ok(client) => match self.gateway.slots.claim(&client.agent) {
-                Some(slot) => {
-                    let credentials = Some(self.credentials.clone());
-                    return Some(Tunnel { client, target, credentials, slot });
-                }
-                None => {
-                    (client, Refusal::plain(Reason::Overloaded, "this agent has too many connections open"))
-                }
-            },
-            Err(refusal) => (self.opener.clone(), refusal),
+    async fn tunnel(&self, scope: &Scope, slot: Slot, kind: Kind, target: Target) -> Option<Tunnel> {
+        let refusal = match self.identify().await {
+            Ok(client) => {
+                return Some(Tunnel { client, target, credentials: scope.credentials.clone(), slot });
+            }
+            Err(refusal) => refusal,
         };
-        let subject = Subject { kind, ..Subject::connect(Some(target), Some(client)) };
-        let scope = self.scope(place.clone());
-        if let Some(entry) = exchange::record_refusal(&scope, subject, &refusal, Instant::now()).await {
+        let subject = Subject { kind, ..Subject::connect(Some(target), Some(self.opener.clone())) };
+        if let Some(entry) = exchange::record_refusal(scope, subject, &refusal, Instant::now()).await {
             entry.finish(OutcomeKind::Denied);
         }
         None
+    }
+
+    /// Records that a connection was closed as one too many.
+    async fn refuse_crowd(&self) {
+        self.gateway.metrics.connection_refused();
+        let what = "this fence, or its agent, has too many connections open";
+        let (subject, judgement) = self.overloaded(Kind::Connect, what);
+        self.refuse(About::Crowd, &subject, &judgement).await;
     }
 
     async fn refuse_address(&self, address: Ipv4Addr, port: u16) {
@@ -250,7 +249,7 @@ impl Fence {
         match rows.turn(&about, Instant::now()) {
             Turn::Known => true,
             Turn::TooMany => {
-                self.tell_too_many(&mut rows, subject.kind).await;
+                self.tell_too_many(&mut rows, subject.kind, "the fence causes too many records").await;
                 false
             }
             Turn::Write => {
@@ -263,16 +262,21 @@ impl Fence {
         }
     }
 
-    async fn tell_too_many(&self, rows: &mut Rows, kind: Kind) {
+    /// Records that not everything is on record, once a minute.
+    async fn tell_too_many(&self, rows: &mut Rows, kind: Kind, what: &str) {
         if rows.turn(&About::TooMany, Instant::now()) != Turn::Write {
             return;
         }
-        let refusal = Refusal::plain(Reason::Overloaded, "the fence causes too many records");
-        let judgement = exchange::refused_unjudged(&self.gateway.policy(), None, &refusal);
-        let subject = Subject { kind, ..Subject::connect(None, Some(self.opener.clone())) };
+        let (subject, judgement) = self.overloaded(kind, what);
         if !self.write(&subject, &judgement, OutcomeKind::Denied).await {
             rows.failed(&About::TooMany);
         }
+    }
+
+    fn overloaded(&self, kind: Kind, what: &str) -> (Subject, Judgement) {
+        let refusal = Refusal::plain(Reason::Overloaded, what);
+        let judgement = exchange::refused_unjudged(&self.gateway.policy(), None, &refusal);
+        (Subject { kind, ..Subject::connect(None, Some(self.opener.clone())) }, judgement)
     }
 
     /// Records something that is over with its decision.

@@ -25,6 +25,8 @@ pub(super) enum About {
     Address(Ipv4Addr, u16),
     /// Anything by somebody whose session has ended.
     Nobody,
+    /// Connections beyond what a fence may have open.
+    Crowd,
     /// There were more rows than a fence may cause.
     TooMany,
 }
