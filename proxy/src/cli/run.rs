@@ -18,7 +18,7 @@ use super::output::{bold, note};
 use super::policy::files::in_force;
 use super::records::Records;
 use super::summary::Summary;
-use super::supervise::{Ended, supervise, supervise_fenced};
+use super::supervise::{Ended, Signals, supervise, supervise_fenced};
 use super::trust::Trust;
 use super::variables::variables;
 use super::{Context, Exit, Failure, start};
@@ -130,9 +130,10 @@ async fn command(
     owner: Owner,
 ) -> Result<Ended, Failure> {
     if arguments.fence != Fence::Off {
+        let signals = Signals::listen().map_err(Failure::failed)?;
         match fenced(arguments, config, gateway, trust, &owner) {
             Ok(fenced) => {
-                let ended = supervise_fenced(&arguments.command, fenced).await;
+                let ended = supervise_fenced(&arguments.command, fenced, signals).await;
                 let (ended, left) = ended.map_err(Failure::failed)?;
                 if left > 0 {
                     note(format_args!(

@@ -56,15 +56,16 @@ pub(crate) async fn supervise(command: &[OsString], variables: &Variables) -> io
     }
 }
 
-/// Waits for the end of a command in a fence; what of it had to be ended with it.
+/// Waits for the end of a command in a fence; what of it had to be ended with it. `signals` have been listened to since
+/// before it started.
 ///
 /// # Errors
 /// Where signals cannot be received or the command cannot be waited for.
 pub(crate) async fn supervise_fenced(
     command: &[OsString],
     mut fenced: Inhabited,
+    signals: Signals,
 ) -> io::Result<(Ended, usize)> {
-    let signals = Signals::listen()?;
     let handle = fenced.handle();
     let _terminal = Terminal::ours();
     let ended = tokio::select! {
@@ -84,7 +85,7 @@ pub(crate) type Variables = [(String, OsString)];
 
 /// Signals that reach us and are the command's. Those that a terminal has already sent to both of us are not passed
 /// on: a second interrupt means something else to many programs.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     quit: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
@@ -93,7 +94,10 @@ struct Signals {
 
 impl Signals {
     /// To be called before the command starts, so that none of them can end us and leave it behind.
-    fn listen() -> io::Result<Signals> {
+    ///
+    /// # Errors
+    /// Where signals cannot be received.
+    pub(crate) fn listen() -> io::Result<Signals> {
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
