@@ -1,7 +1,7 @@
 """A fence and a program in it: makes the sockets, hands them to the gateway, then tries what the tests ask about.
 
-Runs in user and network namespaces of its own. Arguments: control socket, CA file, session, token.
-Prints what it found as JSON."""
+Runs in user and network namespaces of its own. Arguments: control socket, CA file, session, token, and `flood` for more
+packets than anybody can read instead. Prints what it found as JSON."""
 
 import array
 import fcntl
@@ -10,8 +10,9 @@ import socket
 import ssl
 import struct
 import sys
+import time
 
-control, ca, session, token = sys.argv[1:]
+control, ca, session, token, *flood = sys.argv[1:]
 
 
 def interface(name, request, value):
@@ -48,6 +49,12 @@ sockets = {
     "packets": packets,
 }
 
+if flood:
+    # Before anybody reads: what has no room is lost for certain.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+        for _ in range(20_000):
+            sending.sendto(b"hello", ("198.18.0.2", 9))
+
 fence = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 fence.connect(control)
 message = json.dumps({"session": session, "token": token, "sockets": list(sockets)}).encode()
@@ -59,6 +66,11 @@ taken = json.loads(fence.recv(length, socket.MSG_WAITALL))
 assert taken == "serving", taken
 for made in sockets.values():
     made.close()
+if flood:
+    # Until the gateway has looked.
+    time.sleep(2)
+    print(json.dumps("flooded"))
+    sys.exit()
 
 
 def look_up(name):

@@ -360,8 +360,51 @@ async fn a_tunnel_out_of_a_fence_counts_once() {
     world.finish().await;
 }
 
+#[tokio::test]
+async fn names_that_nothing_connects_to_cause_no_more_rows_than_anything_else() {
+    let world = World::with_policy(POLICY).start().await;
+    let gate = &world.gate;
+    let session = Session::start(gate, "anonymous").await;
+    let names = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = names.local_addr().unwrap();
+    let (taken, fence) = hand_over(gate, session.brings(vec![Role::Names]), vec![names.into()]).await;
+    assert!(matches!(taken, Taken::Serving), "{taken:?}");
+    for number in 0..700 {
+        assert_eq!(ask(server, &format!("n{number}.names.test"), 1).await.0, 0);
+    }
+    drop(fence);
+    let told = eventually("the row that says there were more", async || {
+        let rows = gate.decisions_now().await;
+        rows.iter().any(|row| row.text("reason") == "overloaded").then_some(rows)
+    })
+    .await;
+    assert!(told.iter().all(|row| row.text("kind") == "dns" && row.text("session") == session.id));
+    let rows = gate.decisions_reach(501).await;
+    let (more, named): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.text("reason") == "overloaded");
+    // While they are written the rate lets a few more pass.
+    assert_eq!(more.len(), 1);
+    assert!((500..650).contains(&named.len()), "{} rows", named.len());
+    session.end().await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn packets_that_were_lost_are_told_of() {
+    let world = World::with_policy(POLICY).start().await;
+    let gate = &world.gate;
+    let session = Session::start(gate, "anonymous").await;
+    // One port, and so one row, however many packets.
+    let Some(_) = in_namespaces(gate, &session, &["flood"]).await else { return world.finish().await };
+    let rows = gate.decisions_reach(2).await;
+    let mut found: Vec<_> = rows.iter().map(|row| (row.text("reason"), row.text("kind"))).collect();
+    found.sort_unstable();
+    assert_eq!(found, [("overloaded", "tcp"), ("port_refused", "tcp")], "{rows:#?}");
+    session.end().await;
+    world.finish().await;
+}
+
 /// Runs `fence_client.py` in namespaces of its own and gives what it found; `None` where this machine has none.
-async fn in_namespaces(gate: &Gate, session: &Session) -> Option<Value> {
+async fn in_namespaces(gate: &Gate, session: &Session, more: &[&str]) -> Option<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fence_client.py");
     let ca = gate.data().join("test-ca.pem");
     std::fs::write(&ca, gate.ca().await).unwrap();
@@ -369,6 +412,7 @@ async fn in_namespaces(gate: &Gate, session: &Session) -> Option<Value> {
         .args(["-Urn", "python3", script])
         .args([gate.data().join("gateway.sock").as_os_str(), ca.as_os_str()])
         .args([&session.id, &session.token])
+        .args(more)
         .output()
         .await;
     let output = match output {
@@ -398,7 +442,7 @@ async fn programs_that_know_no_proxy_come_by_names_that_stand_for_addresses() {
     let world = World::with_policy(policy).start().await;
     let gate = &world.gate;
     let session = Session::start(gate, "anonymous").await;
-    let Some(found) = in_namespaces(gate, &session).await else { return world.finish().await };
+    let Some(found) = in_namespaces(gate, &session, &[]).await else { return world.finish().await };
     assert_eq!(
         found,
         json!({

@@ -11,7 +11,9 @@ use policy::record::OutcomeKind;
 use policy::request::Kind;
 use policy::target::{Host, Scheme, Target};
 use policy::verdict::{Judgement, Reason};
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::MissedTickBehavior;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +22,7 @@ use super::packets::{self, Transport};
 use super::pass::Role;
 use super::resolver;
 use super::rows::{About, Rows, Turn};
+use super::sys;
 use crate::accept::{Place, find_place};
 use crate::connection::{self, Scope, Tunnel};
 use crate::exchange::{self, Subject};
@@ -36,6 +39,10 @@ pub(super) use super::resolver::tell_unfollowed;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The largest packet of the loopback device.
 const PACKET: usize = 65_536;
+/// Room for packets that wait to be told of, in bytes; the system gives less (`net.core.rmem_max`).
+const WATCH_BUFFER: usize = 4 << 20;
+/// How often it is asked whether packets were lost, while there are any.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A fence that stands.
 pub(super) struct Fence {
@@ -164,12 +171,27 @@ async fn watch(fence: &Arc<Fence>, socket: OwnedFd) -> io::Result<()> {
     let socket = std::net::UdpSocket::from(socket);
     socket.set_nonblocking(true)?;
     let socket = UdpSocket::from_std(socket)?;
+    // As much as the system gives: what comes while a row is written waits here.
+    let _ = sockopt::set_socket_recv_buffer_size(&socket, WATCH_BUFFER);
     let mut buffer = vec![0; PACKET];
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = true;
     loop {
         let received = tokio::select! {
             received = socket.recv(&mut buffer) => received,
-            () = fence.ended.cancelled() => return Ok(()),
+            _ = looks.tick(), if look => {
+                look = false;
+                tell_dropped(fence, &socket).await;
+                continue;
+            }
+            () = fence.ended.cancelled() => {
+                tell_dropped(fence, &socket).await;
+                return Ok(());
+            }
         };
+        // Where some are lost, others came.
+        look = true;
         let Ok(length) = received else {
             // The device went down, or the like; it may come back.
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -178,6 +200,14 @@ async fn watch(fence: &Arc<Fence>, socket: OwnedFd) -> io::Result<()> {
         if let Some(attempt) = packets::read(&buffer[..length]).filter(|attempt| !attempt.is_served()) {
             fence.refuse_packet(attempt).await;
         }
+    }
+}
+
+/// A flood hides what is in it: that packets came faster than they were read is on record at least.
+async fn tell_dropped(fence: &Fence, socket: &UdpSocket) {
+    if sys::dropped_packets(socket).is_ok_and(|dropped| dropped > 0) {
+        let what = "packets to names came faster than they could be read";
+        fence.tell_too_many(&mut *fence.rows.lock().await, Kind::Tcp, what).await;
     }
 }
 
@@ -263,7 +293,7 @@ impl Fence {
     }
 
     /// Records that not everything is on record, once a minute.
-    async fn tell_too_many(&self, rows: &mut Rows, kind: Kind, what: &str) {
+    pub(super) async fn tell_too_many(&self, rows: &mut Rows, kind: Kind, what: &str) {
         if rows.turn(&About::TooMany, Instant::now()) != Turn::Write {
             return;
         }

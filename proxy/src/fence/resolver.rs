@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::inlets::{Fence, listener, next};
 use super::names::{self, Answer, Note};
-use super::rows::About;
+use super::rows::{About, Turn};
 use crate::exchange::{self, Subject};
 use crate::gateway::CurrentPolicy;
 use crate::identify::Client;
@@ -195,25 +195,37 @@ pub(super) async fn tell_unfollowed(fence: Arc<Fence>) {
     }
 }
 
-/// Side by side, so that they are written together.
+/// Side by side, so that they are written together; no more of them than a fence may cause rows.
 async fn tell(fence: &Arc<Fence>, names: Vec<Host>) {
+    let mut rows = fence.rows.lock().await;
     let mut telling = JoinSet::new();
     for host in names {
-        let fence = Arc::clone(fence);
-        telling.spawn(async move {
-            let policy = fence.gateway.policy();
-            let client = fence.opener.clone();
-            let judgement = match policy.rules.look_up(&client.agent, &host, client.observe) {
-                LookUp::Answered(judgement) => judgement,
-                // It was answered under another policy.
-                LookUp::Refused(denial) => denial.judgement,
-            };
-            let denied = judgement.action == Action::Deny;
-            let outcome = if denied { OutcomeKind::Denied } else { OutcomeKind::Completed };
-            let subject = about_name(Some(&host), &client);
-            let judgement = with_secrets(&policy, &subject, judgement);
-            fence.write(&subject, &judgement, outcome).await
-        });
+        match rows.turn(&About::Unfollowed(host.clone()), Instant::now()) {
+            Turn::Write => {
+                telling.spawn(tell_one(Arc::clone(fence), host));
+            }
+            Turn::Known => {}
+            Turn::TooMany => {
+                let what = "the fence looked up too many names that nothing connected to";
+                fence.tell_too_many(&mut rows, Kind::Dns, what).await;
+            }
+        }
     }
+    drop(rows);
     while telling.join_next().await.is_some() {}
+}
+
+async fn tell_one(fence: Arc<Fence>, host: Host) {
+    let policy = fence.gateway.policy();
+    let client = fence.opener.clone();
+    let judgement = match policy.rules.look_up(&client.agent, &host, client.observe) {
+        LookUp::Answered(judgement) => judgement,
+        // It was answered under another policy.
+        LookUp::Refused(denial) => denial.judgement,
+    };
+    let denied = judgement.action == Action::Deny;
+    let outcome = if denied { OutcomeKind::Denied } else { OutcomeKind::Completed };
+    let subject = about_name(Some(&host), &client);
+    let judgement = with_secrets(&policy, &subject, judgement);
+    fence.write(&subject, &judgement, outcome).await;
 }

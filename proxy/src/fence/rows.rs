@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use policy::target::Host;
+
 use super::names::Note;
 use super::packets::Attempt;
 
@@ -25,6 +27,8 @@ pub(super) enum About {
     Address(Ipv4Addr, u16),
     /// Anything by somebody whose session has ended.
     Nobody,
+    /// A name that was answered and that nothing connected to.
+    Unfollowed(Host),
     /// Connections beyond what a fence may have open.
     Crowd,
     /// There were more rows than a fence may cause.
@@ -88,8 +92,6 @@ impl Rows {
 
 #[cfg(test)]
 mod tests {
-    use policy::target::Host;
-
     use super::super::names::Type;
     use super::*;
 

@@ -205,6 +205,27 @@ pub(super) fn set_network(socket: impl AsFd, device: &str, host: Ipv4Addr, mask:
     configure(&socket, libc::SIOCSIFNETMASK, &mut request)
 }
 
+/// How many packets a packet socket has lost since this was asked last, for want of room (packet(7)).
+///
+/// # Errors
+/// A socket of another kind.
+pub(super) fn dropped_packets(socket: impl AsFd) -> io::Result<u32> {
+    let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: the pointer is good for as many bytes as the length says, any bytes are valid there, and both outlive
+    // the call, which keeps neither.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut statistics).cast(),
+            &raw mut length,
+        )
+    };
+    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(statistics.tp_drops) }
+}
+
 /// Lets a socket see only what a filter passes.
 ///
 /// # Errors
