@@ -458,6 +458,14 @@ except OSError: pass";
         assert!(output.status.success(), "{complaint}");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n0\n", "they read as empty");
         assert_eq!(std::fs::read(&policy).unwrap(), before, "and stay as they are");
+        // By another name, or behind a link, they could not be kept from it.
+        let other = world.gate.files().join("other.toml");
+        std::fs::hard_link(&policy, &other).unwrap();
+        let output = fenced(&world, &[], &["echo", "ran"]).await;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]), "{complaint}");
+        assert!(complaint.contains("is a hard link"), "{complaint}");
+        std::fs::remove_file(&other).unwrap();
         world.finish().await;
     }
 

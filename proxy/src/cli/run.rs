@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::fence;
 use crate::fence::outside::{Fence as Unstarted, Inhabited, Owner, Unfenced};
 use crate::fence::plan::{Plan, governing, replaceable_link};
+use crate::policies;
 use crate::running::Running;
 use crate::store::query::Filter;
 
@@ -187,9 +188,14 @@ fn text(variables: Vec<(&'static str, String)>) -> Vec<(String, OsString)> {
     variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
-/// A fence covers real names; a link to them could be replaced from inside.
+/// A fence covers real names: a symbolic link to them could be replaced from inside, and another name of the same file
+/// written.
 fn refuse_links(config: &Config, gateway: &Running) -> Result<(), Failure> {
     let governing = governing(config, Some(gateway));
+    if let Some(linked) = policies::hard_linked(&governing) {
+        let (what, mend) = policies::other_name(&linked);
+        return Err(Failure::Usage(format!("{what}; mend it with: {mend}, or use --fence off")));
+    }
     let files = governing.iter().chain([&config.data_dir]);
     match files.filter_map(|path| replaceable_link(path)).next() {
         None => Ok(()),
