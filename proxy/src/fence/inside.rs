@@ -2,7 +2,7 @@
 //!
 //! Three processes, each the child of the one before. This one is in the new network and sees the host's processes: no
 //! program inside can see it, and it connects for `--publish`. The next is the first of the new processes: it arranges
-//! the mounts and buries the dead ([`init`]). The last is the command.
+//! the mounts and buries the dead (`init.rs`). The last is the command.
 
 use std::ffi::OsString;
 use std::fs;
