@@ -17,8 +17,8 @@ use tokio::net::UdpSocket;
 use tokio::process::Command;
 
 use crate::harness::{
-    Canary, ELSEWHERE, ELSEWHERE6, NameReply, PATIENCE, World, all_inside_a_network, eventually, inside_a_network,
-    is_inside_a_namespace,
+    Canary, ELSEWHERE, ELSEWHERE6, NameReply, PATIENCE, World, all_inside_a_network, eventually,
+    inside_a_network, is_inside_a_namespace,
 };
 
 const POLICY: &str = r#"
