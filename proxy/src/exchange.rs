@@ -1,4 +1,4 @@
-//! One request from its head to its record: read, decide, record, send, relay.
+//! One request from its head to its record: read, decide (and ask), record, send, relay.
 //!
 //! Every path a request can take (absolute form, HTTP/1.1 or HTTP/2 inside TLS, clear HTTP in a tunnel, WebSocket)
 //! comes through [`exchange`], and everything that was refused on the way to it through [`refuse`].
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use policy::verdict::{Action, Judgement, Reason, Verdict};
+use policy::verdict::Reason;
 
 use crate::body::ReplyBody;
 use crate::connection::Scope;
@@ -15,11 +15,13 @@ use crate::head::{BadHead, Head};
 use crate::reply::{Audience, Refusal};
 
 mod deciding;
+mod holding;
 mod refusing;
 mod sending;
 mod subject;
 
-pub use deciding::{no_longer_allowed, permit_unread, unreachable, unread_request};
+pub use deciding::{look_up, no_longer_allowed, permit_unread, unreachable, unread_request};
+pub use holding::is_offered;
 pub use refusing::{
     CloseInstead, Stopped, dial_refusal, overloaded, record, record_refusal, record_unparsed, refuse,
     refused_unjudged,
@@ -27,8 +29,9 @@ pub use refusing::{
 pub use sending::{Failure, WebSocketRequest, ask_for_websocket, forward, outgoing, relay};
 pub use subject::Subject;
 
-use deciding::{client_of, decide, tls_only};
-use refusing::{close_clear, denied, linger, refuse_judged, unattended};
+use deciding::{client_of, tls_only};
+use holding::{Decided, Last, Matter, settle};
+use refusing::{close_clear, denied, linger, refuse_judged};
 use sending::{Permitted, send};
 
 /// Serves one request.
@@ -59,24 +62,24 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
                 .await;
         }
     };
-    let policy = scope.gateway.policy();
     let subject = Subject {
         kind: head.kind,
         path: Some(head.path.forwarded()),
         ..Subject::of(&parts, Some(head.target.clone()), Some(client.clone()))
     };
-    match decide(scope, &policy, &client, &head) {
-        Verdict::Allow(permit) => {
+    let matter = Matter::Request { headers: &parts.headers, head: &head };
+    let Decided { policy, verdict, held } = settle(scope, &subject, &matter, client, started).await;
+    let subject = Subject { held, ..subject };
+    match verdict {
+        Last::Allow(permit) => {
             let request = Permitted { parts, body: Some(body), head, permit, upgrade, audience, started };
             send(scope, &policy, subject, request).await
         }
-        Verdict::Ask(question) => {
+        Last::Refused { judgement, refusal, .. } => {
             linger(&parts, body);
-            let refusal = unattended(&question.judgement, &question.target);
-            let judgement = Judgement { action: Action::Deny, reason: refusal.reason, ..question.judgement };
             refuse_judged(scope, &policy, subject, &judgement, &refusal, audience, started).await
         }
-        Verdict::Deny(denial) => {
+        Last::Deny(denial) => {
             linger(&parts, body);
             let refusal = denied(&denial, &head.target);
             if tls_only(scope, &policy, &denial) {

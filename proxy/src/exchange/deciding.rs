@@ -3,23 +3,26 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderValue;
 use http::header::HeaderMap;
-use policy::decide::Reach;
+use policy::decide::{Grants, LookUp, Reach};
 use policy::record::OutcomeKind;
 use policy::request::Kind;
-use policy::target::{Scheme, Target};
+use policy::target::{Host, Scheme, Target};
 use policy::usage::Usage;
 use policy::verdict::{Action, Denial, Judgement, Permit, Reason, SecretAction, Verdict};
 
-use super::refusing::{Stopped, closes, denied, record, record_refusal, unattended};
+use super::holding::{Decided, Last, Matter, is_offered, settle};
+use super::refusing::{Stopped, closes, denied, record, record_refusal};
 use super::subject::{Subject, decision};
 use crate::clock;
 use crate::connection::{Scope, Tunnel};
 use crate::entry::{Entry, Progress};
-use crate::gateway::CurrentPolicy;
+use crate::gateway::{CurrentPolicy, Gateway};
 use crate::head::Head;
 use crate::identify::Client;
 use crate::inspect;
+use crate::presence::Presence;
 use crate::reply::Refusal;
 
 /// Who asks: the tunnel's opener, or whoever this request's own credentials name. A tunnel may outlive the agent that
@@ -32,7 +35,13 @@ pub(super) async fn client_of(scope: &Scope, headers: &HeaderMap) -> Result<Clie
 }
 
 /// Decides for each method the request may be taken for; the strictest verdict counts.
-pub(super) fn decide(scope: &Scope, policy: &CurrentPolicy, client: &Client, head: &Head) -> Verdict {
+pub(super) fn decide(
+    scope: &Scope,
+    policy: &CurrentPolicy,
+    client: &Client,
+    head: &Head,
+    grants: &Grants,
+) -> Verdict {
     // A length is whatever the client wrote, up to 2^64 - 1.
     let upload = head.bytes.saturating_add(head.declared.unwrap_or(0));
     let began = Instant::now();
@@ -48,7 +57,7 @@ pub(super) fn decide(scope: &Scope, policy: &CurrentPolicy, client: &Client, hea
             upload,
             observe: client.observe,
         };
-        policy.rules.decide(&request, &usage, &scope.gateway.grants(), now)
+        policy.rules.decide(&request, &usage, grants, now)
     };
     let verdicts = head.methods.iter().map(|method| one(method));
     let verdict = verdicts.reduce(stricter).unwrap_or_else(|| one(""));
@@ -74,13 +83,13 @@ pub(super) fn tls_only(scope: &Scope, policy: &CurrentPolicy, denial: &Denial) -
     denial.judgement.reason == Reason::PortRefused
         && clear.is_some_and(|tunnel| {
             let target = Target { scheme: Scheme::Https, ..tunnel.target.clone() };
-            unreachable(policy, &Tunnel { target, ..tunnel.clone() }).is_none()
+            unreachable(&scope.gateway, policy, &Tunnel { target, ..tunnel.clone() }).is_none()
         })
 }
 
 /// Why no request to a tunnel's destination could be allowed, where that is certain already.
-pub fn unreachable(policy: &CurrentPolicy, tunnel: &Tunnel) -> Option<Refusal> {
-    if tunnel.client.observe {
+pub fn unreachable(gateway: &Gateway, policy: &CurrentPolicy, tunnel: &Tunnel) -> Option<Refusal> {
+    if tunnel.client.observe || gateway.hold.opens(&tunnel.client.agent, &tunnel.target.host) {
         return None;
     }
     match policy.rules.reach(&tunnel.client.agent, &tunnel.target) {
@@ -89,13 +98,32 @@ pub fn unreachable(policy: &CurrentPolicy, tunnel: &Tunnel) -> Option<Refusal> {
     }
 }
 
+/// Whether a name is answered inside a fence: where the policy could let something pass, or a person has.
+pub fn look_up(gateway: &Gateway, policy: &CurrentPolicy, client: &Client, host: &Host) -> LookUp {
+    match policy.rules.look_up(&client.agent, host, client.observe) {
+        LookUp::Refused(denial)
+            if is_offered(denial.judgement.reason) && gateway.hold.opens(&client.agent, host) =>
+        {
+            let (action, reason) = (Action::Allow, Reason::AllowedByApproval);
+            LookUp::Answered(Judgement { action, reason, ..denial.judgement })
+        }
+        looked => looked,
+    }
+}
+
 /// Returns when a new policy no longer allows what was permitted under the one in force now.
-pub async fn no_longer_allowed(scope: &Scope, client: &Client, request: policy::request::Request<'_>) {
+pub async fn no_longer_allowed(
+    scope: &Scope,
+    client: &Client,
+    request: policy::request::Request<'_>,
+    permit: &Permit,
+) {
     loop {
         let policy = scope.gateway.policy();
+        let grants = scope.gateway.grants(client).with_own(Arc::clone(permit.given()));
         let again =
             policy::request::Request { agent: &client.agent, upload: 0, observe: client.observe, ..request };
-        let verdict = policy.rules.decide(&again, &Usage::default(), &scope.gateway.grants(), clock::now());
+        let verdict = policy.rules.decide(&again, &Usage::default(), &grants, clock::now());
         if action(&verdict) != Action::Allow {
             return;
         }
@@ -120,36 +148,35 @@ pub fn unread_request<'a>(
     }
 }
 
-/// Decides a connection that will not be read, and commits the decision.
+/// Decides a connection that will not be read, and commits the decision. `credentials` have to hold for as long as it
+/// waits for a person, and its `socket` to be open, where nothing else tells.
 pub async fn permit_unread(
     scope: &Scope,
     subject: &Subject,
+    credentials: Option<&HeaderValue>,
+    socket: Option<&(dyn Presence + Sync)>,
     started: Instant,
 ) -> Result<(Permit, Entry), Box<Stopped>> {
-    let policy = scope.gateway.policy();
     let (Some(client), Some(target)) = (&subject.client, &subject.target) else {
         let refusal = Refusal::plain(Reason::MalformedRequest, "it names no host");
         let entry = record_refusal(scope, subject.clone(), &refusal, started).await;
         let (outcome, subject) = (OutcomeKind::Denied, subject.clone());
         return Err(Box::new(Stopped { entry, refusal, outcome, subject, close: true }));
     };
-    let usage = scope.gateway.usage(&client.agent, &target.host);
-    let request = unread_request(client, subject.kind, target);
-    let verdict = policy.rules.decide(&request, &usage, &scope.gateway.grants(), clock::now());
-    let (judgement, refusal) = match verdict {
-        Verdict::Allow(permit) => return enter(scope, &policy, subject, permit, started).await,
-        Verdict::Ask(question) => {
-            let refusal = unattended(&question.judgement, target);
-            (Judgement { action: Action::Deny, reason: refusal.reason, ..question.judgement }, refusal)
-        }
-        Verdict::Deny(denial) => {
+    let matter = Matter::Unread { credentials, kind: subject.kind, target, socket };
+    let Decided { policy, verdict, held } = settle(scope, subject, &matter, client.clone(), started).await;
+    let subject = Subject { held, ..subject.clone() };
+    let (judgement, refusal, outcome) = match verdict {
+        Last::Allow(permit) => return enter(scope, &policy, &subject, permit, started).await,
+        Last::Refused { judgement, refusal, outcome } => (judgement, refusal, outcome),
+        Last::Deny(denial) => {
             let refusal = denied(&denial, target);
-            (denial.judgement, refusal)
+            (denial.judgement, refusal, OutcomeKind::Denied)
         }
     };
-    let entry = record(&scope.gateway, &policy, subject, &judgement, started).await;
-    let (outcome, close) = (OutcomeKind::Denied, closes(subject, &refusal));
-    Err(Box::new(Stopped { entry, refusal, outcome, subject: subject.clone(), close }))
+    let entry = record(&scope.gateway, &policy, &subject, &judgement, started).await;
+    let close = closes(&subject, &refusal);
+    Err(Box::new(Stopped { entry, refusal, outcome, subject, close }))
 }
 
 /// Commits the decision for a connection that is allowed, unless the name it asks for gives a secret away.
@@ -165,6 +192,7 @@ async fn enter(
     judgement.findings.extend(secrets.findings);
     let decision = decision(policy, subject, &judgement);
     let progress = Arc::new(Progress::default());
+    subject.time(&progress, started);
     let Ok(entry) = Entry::commit(&scope.gateway, decision, progress, started).await else {
         let refusal = Refusal::plain(Reason::AuditUnavailable, "the decision cannot be recorded");
         let (outcome, subject) = (OutcomeKind::Denied, subject.clone());

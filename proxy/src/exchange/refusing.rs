@@ -19,8 +19,9 @@ use super::subject::{Subject, decision};
 use crate::body::ReplyBody;
 use crate::connection::Scope;
 use crate::dial::DialError;
-use crate::entry::{Entry, Progress, milliseconds};
+use crate::entry::{Entry, Progress};
 use crate::gateway::{CurrentPolicy, Gateway};
+use crate::hold::Hold;
 use crate::reply::{Audience, Refusal};
 use crate::resolve::ResolveError;
 
@@ -101,7 +102,7 @@ pub async fn record(
 ) -> Option<Entry> {
     let decision = decision(policy, subject, judgement);
     let progress = Arc::new(Progress::default());
-    progress.timing(|timing| timing.decide = milliseconds(started));
+    subject.time(&progress, started);
     Entry::commit(gateway, decision, progress, started).await.ok()
 }
 
@@ -255,10 +256,23 @@ pub(super) fn denied(denial: &Denial, target: &Target) -> Refusal {
     Refusal { allow_with: denial.allow_with.clone(), ..judged(judgement, target, what) }
 }
 
-pub(super) fn unattended(judgement: &Judgement, target: &Target) -> Refusal {
-    let what = format!("{} needs a person's approval and nobody is there to give it", target.host);
-    let judgement = Judgement { reason: Reason::ApprovalUnattended, ..judgement.clone() };
-    judged(&judgement, target, what)
+/// What is said where a question is in the way.
+pub(super) fn asked(reason: Reason, judgement: &Judgement, target: Option<&Target>, hold: &Hold) -> Refusal {
+    let host = target.map_or_else(|| "this destination".to_owned(), |target| target.host.to_string());
+    let what = match reason {
+        Reason::ApprovalUnattended => {
+            format!("{host} needs a person's approval and nobody is there to give it")
+        }
+        Reason::ApprovalDenied => format!("{host} needs a person's approval, and a person said no"),
+        Reason::ApprovalTimeout => format!(
+            "{host} needs a person's approval, and none came within {} seconds",
+            hold.timeout.as_secs()
+        ),
+        _ => format!("{host} needs a person's approval, and no more questions can be asked now"),
+    };
+    let class = judgement.class;
+    let rule = judgement.rule.as_deref().map(str::to_owned);
+    Refusal { destination: target.map(ToString::to_string), class, rule, ..Refusal::plain(reason, what) }
 }
 
 fn judged(judgement: &Judgement, target: &Target, what: String) -> Refusal {

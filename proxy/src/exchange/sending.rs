@@ -18,7 +18,7 @@ use super::refusing::{answer_refusal, dial_refusal, fail, linger, unrecorded};
 use super::subject::{Subject, decision};
 use crate::body::{Download, Meter, ReplyBody, Upload};
 use crate::connection::Scope;
-use crate::entry::{Entry, Progress, milliseconds};
+use crate::entry::{Entry, Progress};
 use crate::forward::{Offer, dial_error, upstream_uri};
 use crate::gateway::CurrentPolicy;
 use crate::head::{Head, clean_response, join_cookies, strip_hop_by_hop};
@@ -45,7 +45,7 @@ pub(super) async fn send(
     mut request: Permitted,
 ) -> Response<ReplyBody> {
     let progress = Arc::new(Progress::default());
-    progress.timing(|timing| timing.decide = milliseconds(request.started));
+    subject.time(&progress, request.started);
     let mut judgement = request.permit.judgement().clone();
     judgement.findings.extend(inspect::shapes(&request.parts, &request.head, judgement.class));
     let secrets = inspect::head(policy, &request.parts, &request.head);
@@ -140,7 +140,7 @@ pub async fn forward(
     let progress = Arc::clone(entry.progress());
     let metrics = &scope.gateway.metrics;
     // What the gateway itself adds before the destination hears of the request.
-    metrics.overhead(entry.elapsed());
+    metrics.overhead(entry.elapsed().saturating_sub(progress.held()));
     let sending = policy.forwarder.send(permit, request, offer, |via| {
         if !progress.connected() {
             head_left(scope, entry, head_bytes);

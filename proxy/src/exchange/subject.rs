@@ -1,5 +1,7 @@
 //! What a record says a request was about, and the decision that is committed about it.
 
+use std::time::{Duration, Instant};
+
 use http::Version;
 use http::request::Parts;
 use policy::catalogue::registrable_domain;
@@ -10,6 +12,7 @@ use policy::verdict::Judgement;
 use ulid::Ulid;
 
 use crate::clock;
+use crate::entry::Progress;
 use crate::gateway::CurrentPolicy;
 use crate::head::asks_for_websocket;
 use crate::identify::Client;
@@ -29,12 +32,22 @@ pub struct Subject {
     pub path: Option<String>,
     /// Version on the client's side.
     pub version: Option<&'static str>,
+    /// How long a person was waited for.
+    pub held: Duration,
 }
 
 impl Subject {
     /// A tunnel, before anything in it was read.
     pub fn connect(target: Option<Target>, client: Option<Client>) -> Subject {
-        Subject { kind: Kind::Connect, target, client, method: None, path: None, version: None }
+        Subject {
+            kind: Kind::Connect,
+            target,
+            client,
+            method: None,
+            path: None,
+            version: None,
+            held: Duration::ZERO,
+        }
     }
 
     pub(super) fn of(parts: &Parts, target: Option<Target>, client: Option<Client>) -> Subject {
@@ -45,7 +58,17 @@ impl Subject {
             method: Some(parts.method.as_str().to_owned()),
             path: parts.uri.path_and_query().map(|path| path.as_str().to_owned()),
             version: Some(version(parts.version)),
+            held: Duration::ZERO,
         }
+    }
+
+    /// Notes how long deciding took, and how long a person was waited for meanwhile.
+    pub(super) fn time(&self, progress: &Progress, started: Instant) {
+        let milliseconds = |time: Duration| time.as_micros() as f64 / 1000.0;
+        progress.timing(|timing| {
+            timing.held = milliseconds(self.held);
+            timing.decide = milliseconds(started.elapsed().saturating_sub(self.held));
+        });
     }
 }
 
