@@ -30,7 +30,7 @@ fn told(output: &Output) -> (Option<i32>, String, String) {
 }
 
 /// Stops the gateway that a command left running on a folder.
-async fn stop_the_gateway_of(data: &Path) {
+pub async fn stop_the_gateway_of(data: &Path) {
     let Ok(note) = std::fs::read(data.join("gateway.json")) else { return };
     let note: Value = serde_json::from_slice(&note).unwrap();
     let pid = i32::try_from(note["pid"].as_i64().unwrap()).unwrap();

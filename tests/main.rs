@@ -30,3 +30,4 @@ mod scale;
 mod soak;
 mod streams;
 mod transparency;
+mod week_one;
