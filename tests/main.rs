@@ -30,4 +30,5 @@ mod scale;
 mod soak;
 mod streams;
 mod transparency;
+mod watching;
 mod week_one;
