@@ -4,6 +4,7 @@
 //! then one handler out of `ROUTES`. What it shows of the gateway it asks of a [`Control`].
 
 mod agents;
+mod alerts;
 mod answer;
 mod audit;
 mod connection;
@@ -26,6 +27,7 @@ use axum::routing::{MethodRouter, get, post};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
+use crate::alert::Alerts;
 use crate::audit::{ChangeError, Recorder};
 use crate::config::MetricsAccess;
 use crate::identify::Identities;
@@ -50,6 +52,8 @@ pub struct Admin {
     pub store: Store,
     /// Records changes, each with its event.
     pub recorder: Recorder,
+    /// What people are told.
+    pub alerts: Alerts,
     /// Who may ask; told of every change made here.
     pub identities: Arc<Identities>,
     /// Where clients connect, for the URLs that are handed out; `None` where that is a Unix socket alone.
@@ -157,6 +161,7 @@ const ROUTES: &[Route] = &[
     Route { method: "get", path: "/api/sessions/{id}", handler: || get(sessions::show) },
     Route { method: "post", path: "/api/sessions/{id}/end", handler: || post(sessions::end) },
     Route { method: "get", path: "/api/decisions", handler: || get(decisions::list) },
+    Route { method: "get", path: "/api/alerts", handler: || get(alerts::list) },
     Route { method: "post", path: "/api/audit/prune", handler: || post(audit::prune) },
     Route { method: "get", path: "/api/policy", handler: || get(policy::show) },
     Route { method: "post", path: "/api/policy/reload", handler: || post(policy::reload) },
