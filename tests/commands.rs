@@ -103,6 +103,24 @@ async fn what_changes_something_is_refused_inside_a_session() {
 }
 
 #[tokio::test]
+async fn top_shows_who_goes_where_and_what_was_refused() {
+    let world = World::with_policy(POLICY).start().await;
+    for host in ["allowed.test", "allowed.test", "other.test"] {
+        world.send(Way::Http1, &Request::get(host, "/")).await;
+    }
+    world.gate.decisions_reach(3).await;
+    let said = world.gate.told(&["top", "--window", "1h"]).await;
+    let port = world.origin.tls;
+    for words in
+        ["3 requests in", "1 refused", "anonymous", &format!("allowed.test:{port}"), "unknown_destination"]
+    {
+        assert!(said.contains(words), "`{words}` in\n{said}");
+    }
+    assert!(!said.contains('\u{1b}'), "no terminal, no control: {said}");
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn colours_are_for_terminals_and_readers_may_go() {
     let folder = TempDir::new().unwrap();
     for arguments in [&["policy", "services"][..], &["policy", "explain", "https://a.example/"], &["--help"]]

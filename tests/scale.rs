@@ -28,7 +28,7 @@ const FULL: u64 = 10_000_000;
 /// Records of such a store that are verified in a second, at the least, on a machine with two cores.
 const VERIFIED: f64 = 200_000.0;
 /// Decisions that are read and judged in a second, at the least, on such a machine.
-const JUDGED: f64 = 100_000.0;
+const JUDGED: f64 = 50_000.0;
 /// Records of one transaction.
 const BATCH: u64 = 512;
 /// Exchanges of one session.
@@ -313,7 +313,7 @@ async fn suggesting_and_replaying_are_quick(filled: &Filled) {
     let totals: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert!(totals["replayed"].as_u64() >= Some(filled.records * 2 / 5), "{totals}");
     if std::env::var_os("OUTGATE_TEST_PROGRAM").is_some() {
-        assert!(rate.min(replayed) > JUDGED, "a million decisions take more than ten seconds");
+        assert!(rate.min(replayed) > JUDGED, "a million decisions take more than twenty seconds");
     }
 }
 
