@@ -172,7 +172,7 @@ pub(crate) mod tests {
     /// are those of its outcome. `decided` is what was decided first, if that is not the last word.
     pub(crate) fn observed(changes: serde_json::Value) -> Observed {
         use serde_json::{Value, json};
-        let mut changes = changes.as_object().unwrap().clone();
+        let Value::Object(mut changes) = changes else { panic!("no object: {changes}") };
         let time =
             1_795_000_000_000_000 + changes.remove("minute").map_or(0, |m| m.as_i64().unwrap()) * 60_000_000;
         let decided = changes.remove("decided");

@@ -154,7 +154,6 @@ pub struct Shown {
     pub sent: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls it with")]
 fn word<S: Serializer>(kind: &AlertKind, serializer: S) -> Result<S::Ok, S::Error> {
     use crate::config::Word as _;
     serializer.serialize_str(kind.word())
