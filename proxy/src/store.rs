@@ -11,6 +11,7 @@ mod findings;
 mod hosts;
 mod identities;
 mod log;
+mod observed;
 pub mod prune;
 pub mod query;
 pub mod raw;
