@@ -12,6 +12,7 @@ pub mod accept;
 pub mod admin;
 pub mod agents;
 pub mod alive;
+pub mod asked;
 pub mod audit;
 pub mod body;
 pub mod cli;
