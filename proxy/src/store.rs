@@ -5,12 +5,14 @@
 
 pub mod agents;
 mod change;
+pub mod changed;
 mod entry;
 mod file;
 mod findings;
 mod hosts;
 mod identities;
 mod log;
+pub mod overview;
 pub mod prune;
 pub mod query;
 pub mod raw;
