@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::accept::{self, Listener};
-use crate::admin::{self, Admin, AdminToken};
+use crate::admin::{self, Admin, AdminToken, Answers, Feed, SignIns};
 use crate::audit::{CheckpointOptions, Recorder};
 use crate::clock;
 use crate::config::{Config, Durability, Environment, ListenAddress};
@@ -54,11 +54,16 @@ pub struct Options<'a> {
     pub environment: Environment<'a>,
 }
 
-/// Runs a gateway until it is told to stop. `ready` is called once, when requests are taken.
+/// Runs a gateway until it is told to stop. `ready` is called once, when requests are taken, with where it runs and a
+/// link that signs in at the console, once and not for long.
 ///
 /// # Errors
 /// Whatever keeps it from listening, in words; and records that could not be written at the end.
-pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Running)) -> anyhow::Result<()> {
+pub async fn serve(
+    config: Config,
+    options: Options<'_>,
+    ready: impl FnOnce(&Running, &str),
+) -> anyhow::Result<()> {
     tls::install_provider();
     stay_unread();
     let stop = Stop::listen()?;
@@ -67,6 +72,9 @@ pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Run
     let (reloads, asked) = mpsc::channel(1);
     let Built { gateway, listeners, admin, gate } = build(config, &options, &claim, reloads).await?;
     let running = running(&gateway.config, &listeners, &admin)?;
+    let sign_ins = SignIns::default();
+    // Behind the `#`: browsers send that to nobody.
+    let link = format!("{}/login#code={}", running.admin_url(), sign_ins.link()?);
     let control = Control { gateway: Arc::clone(&gateway), running: running.clone() };
     let state = Arc::new(Admin {
         control: Arc::new(control),
@@ -77,6 +85,9 @@ pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Run
         identities: Arc::clone(&gateway.identities),
         proxy: listeners.iter().find_map(Listener::address),
         token: AdminToken::open(&gateway.config.data_dir)?,
+        sign_ins,
+        feed: Feed::default(),
+        answers: Answers::default(),
         header_timeout: gateway.config.limits.header_timeout,
     });
     let store_file = gateway.config.data_dir.join(FILE_NAME);
@@ -89,7 +100,7 @@ pub async fn serve(config: Config, options: Options<'_>, ready: impl FnOnce(&Run
     tokio::spawn(gate::run(Arc::clone(&gateway), gate));
     let admin = tokio::spawn(admin::run(state, admin, gateway.stopping.clone()));
     claim.announce(&running)?;
-    ready(&running);
+    ready(&running, &link);
     let mut stop = stop;
     watch(&gateway, &options, &mut stop, asked).await;
     drain(&gateway, &mut stop, admin).await

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::IdentityMode;
+use crate::store::tests::{decision, outcome};
 use ::policy::secret::Secrets;
 
 const HEADER_TIMEOUT: Duration = Duration::from_millis(300);
@@ -46,6 +47,23 @@ impl Control for Pretend {
         serde_json::json!({ "mode": "enforce" })
     }
 
+    fn explain(
+        &self,
+        url: &str,
+        method: &str,
+        agent: &AgentName,
+        bytes: u64,
+    ) -> Result<serde_json::Value, String> {
+        match url {
+            "x" => Err("`x` cannot be explained".to_owned()),
+            url => Ok(serde_json::json!({ "asked": format!("{method} {url} by {agent} of {bytes}") })),
+        }
+    }
+
+    fn record_keeping(&self) -> serde_json::Value {
+        serde_json::json!({ "durability": "commit" })
+    }
+
     fn redactor(&self) -> Redactor {
         Redactor::new(Arc::new(Secrets::new(Vec::new())))
     }
@@ -62,6 +80,8 @@ struct Served {
     pretend: Arc<Pretend>,
     stopping: CancellationToken,
     done: tokio::task::JoinHandle<()>,
+    /// The cookie that was set last, as it was set.
+    last_cookie: Mutex<String>,
     _folder: tempfile::TempDir,
 }
 
@@ -79,12 +99,15 @@ async fn served(metrics_access: MetricsAccess) -> Served {
         metrics: Metrics::new(),
         metrics_access,
         token: AdminToken::of(TOKEN.as_bytes()),
+        sign_ins: SignIns::default(),
+        feed: Feed::default(),
+        answers: Answers::default(),
         header_timeout: HEADER_TIMEOUT,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stopping) = (listener.local_addr().unwrap(), CancellationToken::new());
     let done = tokio::spawn(run(Arc::clone(&admin), listener, stopping.clone()));
-    Served { admin, address, pretend, stopping, done, _folder: folder }
+    Served { admin, address, pretend, stopping, done, last_cookie: Mutex::default(), _folder: folder }
 }
 
 /// What came back: status, head, body.
@@ -106,6 +129,9 @@ impl Served {
         let read = stream.read_to_end(&mut bytes);
         tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
         let text = String::from_utf8(bytes).unwrap();
+        if let Some((_, cookie)) = text.split_once("set-cookie: ") {
+            *self.last_cookie.lock().unwrap() = cookie.split(';').next().unwrap().to_owned();
+        }
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         Reply { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
@@ -130,6 +156,14 @@ async fn without_the_token_only_health_and_from_loopback_the_metrics_are_open() 
             let expected = match route.path {
                 "/healthz" | "/readyz" => 200,
                 "/metrics" => metrics,
+                // A body that says neither token nor code.
+                "/login" => {
+                    if route.method == "get" {
+                        200
+                    } else {
+                        400
+                    }
+                }
                 _ => 401,
             };
             let reply = served.ask(&line, "").await;
@@ -151,7 +185,26 @@ async fn with_the_token_everything_answers() {
         ("GET /healthz", 200, r#"{"alive":true}"#),
         ("GET /readyz", 200, r#"{"ready":true,"reasons":[]}"#),
         ("GET /metrics", 200, "outgate_decisions_total"),
-        ("GET /", 200, "<h1>Outgate runs here</h1>"),
+        ("GET /", 200, "src=\"/console/app.js\""),
+        ("GET /login", 200, "Sign in"),
+        ("GET /console/app.js", 200, "import"),
+        ("GET /console/style.css", 200, ":root"),
+        ("GET /console/openapi.json", 404, "not_found"),
+        ("GET /console/..%2fapp.js", 404, "not_found"),
+        ("GET /api/overview", 200, r#""range":"24h""#),
+        ("GET /api/overview?range=7d", 200, r#""part_seconds":7200"#),
+        ("GET /api/overview?range=8d", 400, "`range` takes `1h`, `6h`, `24h`, `7d` or `30d`, not `8d`"),
+        ("GET /api/destinations?range=1h", 200, r#""destinations":[]"#),
+        ("GET /api/audit", 200, r#""intact":true"#),
+        (
+            "GET /api/explain?url=https://a.test/&method=PUT&agent=claude&bytes=5",
+            200,
+            "PUT https://a.test/ by claude of 5",
+        ),
+        ("GET /api/explain?url=x", 400, "`x` cannot be explained"),
+        ("GET /api/explain?url=https://a.test/&agent=A%20B", 400, "`agent` takes the name of an agent"),
+        ("GET /api/decisions/01K5C3ZJ8V7B5Q2M4N6P8R0T1W", 404, "there is no decision"),
+        ("GET /api/decisions/x", 404, "there is no decision `x`"),
         ("GET /api/openapi.json", 200, "openapi"),
         ("GET /api/status", 200, r#""uptime_seconds":5"#),
         ("GET /api/policy", 200, r#"{"mode":"enforce"}"#),
@@ -254,16 +307,220 @@ async fn every_answer_is_hardened() {
 }
 
 #[tokio::test]
-async fn the_page_needs_nothing_from_anywhere() {
+async fn the_pages_need_nothing_from_anywhere() {
     let served = served(MetricsAccess::Open).await;
-    let reply = served.ask("GET /", &with_token()).await;
-    assert!(reply.head.contains("style-src 'sha256-"), "{}", reply.head);
-    for foreign in ["<script", "http://", "https://", "src=", "url(", "@import", " style="] {
-        let found = reply.body.find(foreign).map(|at| &reply.body[at..][..20]);
-        assert_eq!(found, None);
+    for (line, headers, status) in
+        [("GET /", with_token(), 200), ("GET /", String::new(), 401), ("GET /login", String::new(), 200)]
+    {
+        let reply = served.ask(line, &headers).await;
+        assert_eq!(reply.status, status, "{line}");
+        let policy = "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; \
+            img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; \
+            require-trusted-types-for 'script'; trusted-types 'none'\r\n";
+        assert!(reply.head.contains(policy), "{line}: {}", reply.head);
+        for inline in ["<style", " style=", "<script>", " onclick", " onload", "javascript:"] {
+            assert!(!reply.body.contains(inline), "{line} has `{inline}`");
+        }
     }
-    let unauthorized = served.ask("GET /", "").await;
-    assert_eq!((unauthorized.status, unauthorized.body), (401, reply.body));
+    let pages = [
+        include_str!("../../../dashboards/console/index.html"),
+        include_str!("../../../dashboards/console/login.html"),
+    ];
+    let files = console::FILES.iter().map(|(name, _, text)| (*name, *text));
+    for (name, text) in files.chain(pages.map(|page| ("a page", page))) {
+        let text = text.replace("http://www.w3.org/2000/svg", "");
+        for foreign in ["http://", "url(", "@import", "src=\"//", "from \"http", "eval(", "new Function"] {
+            assert!(!text.contains(foreign) || name == "format.js", "{name} has `{foreign}`");
+        }
+        for markup in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "DOMParser",
+            "createContextualFragment",
+            "srcdoc",
+            "setHTML",
+        ] {
+            assert!(!text.contains(markup), "{name} takes text for markup by `{markup}`");
+        }
+    }
+}
+
+/// A sign-in, as a browser keeps it: the cookie header and the page's word.
+struct SignedIn {
+    cookie: String,
+    word: String,
+}
+
+impl Served {
+    async fn sign_in(&self) -> SignedIn {
+        let body = format!(r#"{{"token":"{TOKEN}"}}"#);
+        let reply = self.post("/login", "", &body).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        let line = reply.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+        let (pair, attributes) = line.split_once("; ").unwrap();
+        assert_eq!(attributes, "path=/; max-age=43200; httponly; samesite=strict");
+        assert!(pair.starts_with(&format!("outgate_console_{}=", self.address.port())), "{pair}");
+        let told: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+        assert!(!reply.head.contains(TOKEN) && !reply.body.contains(TOKEN), "the token comes back");
+        // Heads are in lower case here; the cookie itself is not.
+        let raw = self.last_cookie.lock().unwrap().clone();
+        SignedIn { cookie: format!("Cookie: {raw}\r\n"), word: told["csrf"].as_str().unwrap().to_owned() }
+    }
+
+    async fn post(&self, path: &str, headers: &str, body: &str) -> Reply {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: <host>\r\nConnection: close\r\n{headers}");
+        let kind = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+        self.raw(&format!("{head}{kind}{body}")).await
+    }
+}
+
+#[tokio::test]
+async fn the_cookie_reads_and_only_our_own_page_changes() {
+    let served = served(MetricsAccess::Open).await;
+    let SignedIn { cookie, word } = served.sign_in().await;
+    let other = served.sign_in().await;
+    let own = "Origin: http://<host>\r\n";
+    let says = |word: &str| format!("x-outgate-csrf: {word}\r\n");
+    let (ours, theirs) = (says(&word), says(&other.word));
+    for (line, headers, status) in [
+        ("GET /", cookie.clone(), 200),
+        ("GET /api/status", cookie.clone(), 200),
+        ("GET /console/app.js", cookie.clone(), 200),
+        ("HEAD /api/status", cookie.clone(), 200),
+        ("GET /api/status", String::new(), 401),
+        ("GET /api/status", format!("Cookie: outgate_console_{}={TOKEN}\r\n", served.address.port()), 401),
+        ("GET /api/status", cookie.replace("outgate_console_", "outgate_console_1"), 401),
+        ("GET /api/status", format!("{cookie}{}", other.cookie), 401),
+        ("GET /api/status", format!("{cookie}Sec-Fetch-Site: same-site\r\n"), 403),
+        ("GET /api/status", format!("{cookie}Sec-Fetch-Site: cross-site\r\n"), 403),
+        ("GET /api/status", format!("{cookie}Origin: http://evil.test\r\n"), 403),
+        ("POST /api/policy/reload", format!("{cookie}{own}{ours}"), 200),
+        ("POST /api/policy/reload", format!("{cookie}{ours}"), 403),
+        ("POST /api/policy/reload", format!("{cookie}{own}"), 403),
+        ("POST /api/policy/reload", format!("{cookie}{own}{theirs}"), 403),
+        ("POST /api/policy/reload", format!("{cookie}{own}{ours}{ours}"), 403),
+        ("POST /api/policy/reload", format!("{cookie}{own}{}", says("")), 403),
+        ("POST /api/policy/reload", format!("{cookie}Origin: null\r\n{ours}"), 403),
+        ("POST /api/policy/reload", format!("{cookie}Origin: http://localhost:<port>\r\n{ours}"), 403),
+        ("POST /api/policy/reload", format!("{cookie}Origin: https://<host>\r\n{ours}"), 403),
+        ("POST /api/policy/reload", format!("{own}{ours}"), 401),
+        ("POST /api/policy/reload", format!("{cookie}{own}{ours}Sec-Fetch-Site: same-site\r\n"), 403),
+        ("POST /api/policy/reload", with_token(), 200),
+        ("POST /logout", format!("{cookie}{own}"), 403),
+        ("POST /logout", format!("{cookie}{own}{ours}"), 204),
+        ("GET /api/status", cookie.clone(), 401),
+        ("GET /api/status", other.cookie.clone(), 200),
+    ] {
+        let reply = served.ask(line, &headers).await;
+        assert_eq!(reply.status, status, "{line} {headers} {}", reply.body);
+    }
+    let foreign = format!(
+        "GET /api/status HTTP/1.1\r\nHost: evil.test:<port>\r\n{}Connection: close\r\n\r\n",
+        other.cookie
+    );
+    assert_eq!(served.raw(&foreign).await.status, 403);
+}
+
+#[tokio::test]
+async fn signing_in_takes_the_token_or_a_link_and_not_for_ever() {
+    let served = served(MetricsAccess::Open).await;
+    let code = served.admin.sign_ins.link().unwrap();
+    let good = format!(r#"{{"code":"{code}"}}"#);
+    for (body, headers, status, said) in [
+        (good.as_str(), "Origin: http://evil.test\r\n", 403, "another site"),
+        (good.as_str(), "", 200, "csrf"),
+        (good.as_str(), "", 401, "was used or is too old"),
+        ("{}", "", 400, "say `token` or `code`"),
+        (r#"{"token":"a","code":"b"}"#, "", 400, "say `token` or `code`"),
+        (r#"{"token":"wrong"}"#, "", 401, "this is not the token"),
+    ] {
+        let reply = served.post("/login", headers, body).await;
+        assert!(
+            reply.status == status && reply.body.contains(said),
+            "{body}: {} {}",
+            reply.status,
+            reply.body
+        );
+        assert_eq!(reply.head.contains("set-cookie"), status == 200, "{body}");
+    }
+    for _ in 0..8 {
+        assert_eq!(served.post("/login", "", r#"{"token":"wrong"}"#).await.status, 401);
+    }
+    let right = format!(r#"{{"token":"{TOKEN}"}}"#);
+    let reply = served.post("/login", "", &right).await;
+    assert_eq!(reply.status, 429, "the eleventh is not looked at");
+    assert!(reply.head.contains("retry-after: "), "{}", reply.head);
+    assert_eq!(
+        served.ask("GET /api/status", &with_token()).await.status,
+        200,
+        "the token itself still opens"
+    );
+}
+
+#[tokio::test]
+async fn what_is_recorded_is_told_to_who_looks_on() {
+    let served = served(MetricsAccess::Open).await;
+    let SignedIn { cookie, .. } = served.sign_in().await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let head = format!("GET /api/events HTTP/1.1\r\nHost: {}\r\n{cookie}\r\n", served.address);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut told = String::new();
+    read_until(&mut stream, &mut told, "event: hello\ndata: {\"seq\":0}\n\n").await;
+    assert!(told.contains("text/event-stream"), "{told}");
+    let decision = decision("asked.test");
+    served.admin.recorder.decision(&decision).await.unwrap();
+    read_until(&mut stream, &mut told, "event: decisions\ndata: [{\"id\":\"").await;
+    read_until(&mut stream, &mut told, "\"outcome_seq\":null").await;
+    served.admin.recorder.outcome(&outcome(&decision));
+    read_until(&mut stream, &mut told, "\"outcome\":\"completed\"").await;
+    let shown = served.ask(&format!("GET /api/decisions/{}", decision.id), &with_token()).await;
+    assert_eq!(shown.status, 200, "{}", shown.body);
+    let (status, _) = served.json("POST /api/agents", r#"{"name":"claude","owner":"ana"}"#).await;
+    assert_eq!(status, 201);
+    read_until(&mut stream, &mut told, "event: happening\ndata: {\"agent\":\"claude\"").await;
+    served.stopping.cancel();
+    read_until(&mut stream, &mut told, "0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn only_a_few_look_on() {
+    let served = served(MetricsAccess::Open).await;
+    let head = format!("GET /api/events HTTP/1.1\r\nHost: {}\r\n{}\r\n", served.address, with_token());
+    let mut streams = Vec::new();
+    for _ in 0..24 {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut told = String::new();
+        read_until(&mut stream, &mut told, "event: hello").await;
+        streams.push(stream);
+    }
+    assert_eq!(served.ask("GET /api/events", &with_token()).await.status, 503);
+    drop(streams.pop());
+    let freed = async {
+        while served.ask("GET /api/status", &with_token()).await.status != 200
+            || !served.admin.feed.has_room()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), freed).await.expect("who goes leaves a place");
+}
+
+/// Reads on until a text is there.
+async fn read_until(stream: &mut TcpStream, told: &mut String, wanted: &str) {
+    let reading = async {
+        let mut bytes = [0; 4096];
+        while !told.contains(wanted) {
+            let read = stream.read(&mut bytes).await.unwrap();
+            assert!(read > 0, "it ended before `{wanted}`: {told}");
+            told.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+    };
+    let late = tokio::time::timeout(Duration::from_secs(5), reading).await.is_err();
+    assert!(!late, "no `{wanted}` in {told}");
 }
 
 #[tokio::test]
