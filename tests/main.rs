@@ -11,6 +11,7 @@
 mod big;
 mod clients;
 mod commands;
+mod console;
 mod documentation;
 mod durability;
 mod evasion;
