@@ -125,7 +125,7 @@ fn exchange(number: u64) -> (Decision, Outcome) {
             place: HOSTILE.into(),
             key: "hmac:00".into(),
         });
-    } else if number % 8 == 0 {
+    } else if number.is_multiple_of(8) {
         findings.push(Finding::LargeUpload { bytes: 9 << 20, limit: 8 << 20, of: "request_alert".into() });
     }
     let decision = Decision {

@@ -30,12 +30,12 @@ const PAGES = [
 const ASK_APPROVALS = 2000;
 
 const KEYS = [
-  ["j, ↓ and k, ↑", "next and previous decision"],
-  ["Home, End, Page Up, Page Down", "further"],
+  ["j ↓", "next decision"],
+  ["k ↑", "previous decision"],
+  ["Home End PgUp PgDn", "further; End loads what is older"],
   ["Enter", "look at the chosen decision"],
   ["Esc", "close what is open"],
   ["/", "filter"],
-  ["g, then o d a t u s n p l r", "overview, decisions, approvals, destinations (to), uploads, sessions, agents (names), policy, alerts, record"],
   ["?", "this"],
 ];
 const GO = { o: "overview", d: "decisions", a: "approvals", t: "destinations", u: "uploads", s: "sessions", n: "agents", p: "policy", l: "alerts", r: "audit" };
@@ -117,7 +117,9 @@ function theme() {
 }
 
 function showKeys() {
-  tell("Keys", h("dl", { class: "facts keys" }, KEYS.map(([keys, what]) => [h("dt", {}, keys), h("dd", {}, what)])));
+  const strokes = (keys) => keys.split(" ").map((key) => [h("kbd", {}, key), " "]);
+  const pages = Object.entries(GO).map(([key, name]) => [`g ${key}`, PAGES.find(([known]) => known === name)[1]]);
+  tell("Keys", h("dl", { class: "facts keys" }, [...KEYS, ...pages].map(([keys, what]) => h("div", {}, h("dt", {}, strokes(keys)), h("dd", {}, what)))));
 }
 
 function key(event) {

@@ -29,11 +29,7 @@ const COLUMNS = [
     h("span", { class: "method" }, row.method ?? row.kind),
     h("bdi", { class: "host" }, destination(row)), h("bdi", { class: "path" }, row.path ?? ""), badges(row.findings),
   )),
-  cell("reason", "Reason", (element, row) => fill(
-    element,
-    h("span", { class: "code" }, words(row.reason)),
-    isAnswerable(row) && answersTo(row, "-1"),
-  )),
+  cell("reason", "Reason", (element, row) => fill(element, h("span", { class: "code" }, words(row.reason)))),
   cell("sent", "Sent", text((row) => bytes(row.request_bytes))),
   cell("status", "Status", text((row) => (row.outcome ? (row.status ?? row.outcome) : "under way"))),
 ];
@@ -58,6 +54,7 @@ class Decisions {
       open: () => this.open(),
       end: (all) => this.older(all),
       follow: (unseen) => this.follow(unseen),
+      near: (row, element) => this.offer(row, element),
     });
     this.build(main);
   }
@@ -107,12 +104,12 @@ class Decisions {
     if (this.filter.mistakes.length > 0) return this.use(this.input.value);
     const mine = (this.loading = {});
     try {
-      // As many as there were, so that nobody who scrolled down finds less.
-      const limit = where === "here" ? Math.min(ALL, Math.max(FIRST, this.grid.rows.length)) : FIRST;
+      const limit = where === "here" ? MORE : FIRST;
       const rows = (await get("/api/decisions", { ...query(this.filter), limit })).map(slim);
       if (this.loading !== mine) return;
-      this.complete = rows.length < limit;
-      if (where === "here") this.grid.renew(rows);
+      const older = where === "here" ? this.olderThan(rows) : null;
+      if (!older) this.complete = rows.length < limit;
+      if (where === "here") this.grid.renew(older ? rows.concat(older) : rows);
       else this.grid.set(rows);
       this.tell();
     } catch (error) {
@@ -121,6 +118,14 @@ class Decisions {
     } finally {
       if (this.loading === mine) this.loading = null;
     }
+  }
+
+  /** What is shown already and follows on these rows without a gap; `null` where there may be one. */
+  olderThan(rows) {
+    const last = rows.at(-1);
+    if (!last || this.grid.rows.length === 0 || last.seq > this.grid.rows[0].seq) return null;
+    const { at, found } = this.grid.place(last.seq);
+    return this.grid.rows.slice(found ? at + 1 : at);
   }
 
   /** Loads what is older. */
@@ -183,6 +188,12 @@ class Decisions {
     this.more.textContent = `↑ ${count(unseen)} new`;
   }
 
+  /** Puts the answers into a row that is pointed at: in all of them they would only cost. */
+  offer(row, element) {
+    const reason = element.querySelector(".reason");
+    if (isAnswerable(row) && !reason.querySelector(".answers")) reason.append(answersTo(row, "-1"));
+  }
+
   select(row, open) {
     if (open || !this.pane.hidden) this.detail(row);
   }
@@ -199,7 +210,7 @@ class Decisions {
       filter: (text) => this.use(text),
       close: () => {
         this.close_pane();
-        this.grid.body.focus();
+        this.grid.element.focus();
       },
     };
   }
@@ -222,7 +233,7 @@ class Decisions {
     if (event.key === "/") this.input.focus();
     else if (event.key === "Escape" && !this.pane.hidden) this.detailed().close();
     else if (["j", "k", "ArrowDown", "ArrowUp"].includes(event.key)) {
-      this.grid.body.focus();
+      this.grid.element.focus();
       this.grid.move(["j", "ArrowDown"].includes(event.key) ? 1 : -1);
     } else return false;
     return true;

@@ -3,7 +3,10 @@
 const AROUND = 6;
 const NEAR_THE_END = 40;
 
-/** Columns: `label`, `kind`, `fill(cell, row)`. `on`: `select(row)`, `open(row)`, `end(all)`, `follow(unseen)`. */
+/**
+ * Columns: `label`, `kind`, `fill(cell, row)`. `on`: `select(row, open)`, `open()`, `end(all)`, `follow(unseen)`, and
+ * `near(row, element)` for the row that is pointed at or chosen.
+ */
 export class Grid {
   constructor(label, columns, on) {
     this.rows = [];
@@ -25,6 +28,7 @@ export class Grid {
     };
     this.element = make("grid", "grid");
     this.element.setAttribute("aria-label", label);
+    this.element.tabIndex = 0;
     const head = make("row", "grid-head");
     head.append(...this.columns.map((column) => {
       const cell = make("columnheader", column.kind);
@@ -32,7 +36,8 @@ export class Grid {
       return cell;
     }));
     this.body = make("rowgroup", "grid-body");
-    this.body.tabIndex = 0;
+    // Not by the tab key: the keys are the list's.
+    this.body.tabIndex = -1;
     this.space = make("presentation", "grid-space");
     this.body.append(this.space);
     const group = make("rowgroup", "");
@@ -40,7 +45,7 @@ export class Grid {
     this.element.append(group, this.body);
     this.make = make;
     this.body.addEventListener("scroll", () => this.draw(), { passive: true });
-    this.body.addEventListener("keydown", (event) => this.key(event));
+    this.element.addEventListener("keydown", (event) => this.key(event));
     this.sizes = new ResizeObserver(() => this.measure());
     this.sizes.observe(this.body);
   }
@@ -148,6 +153,7 @@ export class Grid {
     const element = this.make("row", "grid-row");
     element.append(...this.columns.map((column) => this.make("gridcell", column.kind)));
     element.addEventListener("click", () => this.choose(element.row, true));
+    element.addEventListener("pointerenter", () => this.on.near(element.row, element));
     this.space.append(element);
     return element;
   }
@@ -181,10 +187,12 @@ export class Grid {
   /** Chooses a row. */
   choose(row, open = false) {
     this.selected = row?.seq ?? null;
-    if (row) this.body.setAttribute("aria-activedescendant", `row-${row.seq}`);
-    else this.body.removeAttribute("aria-activedescendant");
+    if (row) this.element.setAttribute("aria-activedescendant", `row-${row.seq}`);
+    else this.element.removeAttribute("aria-activedescendant");
     this.draw();
-    if (row) this.on.select(row, open);
+    if (!row) return;
+    this.pool.filter((element) => element.row === row).forEach((element) => this.on.near(row, element));
+    this.on.select(row, open);
   }
 
   /** Chooses the row so many further down, and brings it into view. */
@@ -204,7 +212,7 @@ export class Grid {
   }
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target !== this.body) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || ![this.element, this.body].includes(event.target)) return;
     const page = Math.max(1, Math.floor(this.body.clientHeight / this.height) - 1);
     const moves = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
     if (event.key in moves) {

@@ -19,10 +19,20 @@ export function ranges(now, use) {
   return h("fieldset", { class: "ranges" }, h("legend", { class: "hidden" }, "Time"), options);
 }
 
-/** Loads anew when something happened, but not all the time. */
+/** Somebody is about to press something that a new drawing would take away. */
+const isBusy = () => document.querySelector("main .content :focus, main .answers:hover, dialog") !== null;
+
+/** Loads anew when something happened, but not all the time, nor under somebody's fingers. */
 export function refresher(load, pause = 2500) {
   let timer = null;
-  const soon = () => (timer ??= setTimeout(() => ((timer = null), load()), pause));
+  const look = () => {
+    timer = null;
+    if (isBusy()) soon();
+    else load();
+  };
+  const soon = () => {
+    timer ??= setTimeout(look, pause);
+  };
   return { decisions: soon, happening: soon, reload: soon, hello: soon, close: () => clearTimeout(timer) };
 }
 

@@ -127,6 +127,17 @@ await walk(async (page) => {
   }
   for (const wanted of ["Decisions", "Audit", "Sign out", "?"]) assert.ok([...reached].some((name) => name.startsWith(wanted)), `${wanted} is not reached: ${[...reached]}`);
 
+  // Colours: as the machine has them, light, dark; and so after a reload.
+  const colours = () => page.evaluate(() => [document.documentElement.dataset.theme, getComputedStyle(document.body).colorScheme]);
+  for (const wanted of ["light", "dark"]) {
+    await page.locator("#theme").click();
+    assert.equal((await colours())[0], wanted);
+  }
+  await page.reload();
+  assert.equal((await colours())[0], "dark");
+  await page.locator("#theme").click();
+  assert.equal((await colours())[0], undefined);
+
   // Agents: added, given a new token, revoked.
   await show(page, "#/agents");
   await page.getByText("No agent is registered").waitFor();
