@@ -16,8 +16,10 @@ use super::answer::{Failure, time};
 use crate::clock;
 use crate::store::overview::{Destination, Stretch};
 
-/// How long an answer is good for everybody who asks the same.
+/// How long an answer is good for everybody who asks the same, at the least.
 const GOOD: Duration = Duration::from_secs(3);
+/// It is good for so many times as long as it took: who looks at a long time of a large store keeps no processor busy.
+const WORTH: u32 = 20;
 /// The same for whether the record is intact.
 const CHECKED: Duration = Duration::from_secs(15);
 /// Records at the end of the chain that are checked.
@@ -39,7 +41,12 @@ const RANGES: [(&str, i64, usize); 5] = [
 /// store at a time, however many pages are open.
 #[derive(Default)]
 pub struct Answers {
-    known: Mutex<HashMap<String, (Instant, Value)>>,
+    known: Mutex<HashMap<String, Answer>>,
+}
+
+struct Answer {
+    ends: Instant,
+    value: Value,
 }
 
 impl Answers {
@@ -50,12 +57,14 @@ impl Answers {
         look: impl Future<Output = Result<Value, Failure>>,
     ) -> Result<Json<Value>, Failure> {
         let mut known = self.known.lock().await;
-        if let Some((_, answer)) = known.get(&question).filter(|(since, _)| since.elapsed() < good) {
-            return Ok(Json(answer.clone()));
+        let began = Instant::now();
+        if let Some(answer) = known.get(&question).filter(|answer| answer.ends > began) {
+            return Ok(Json(answer.value.clone()));
         }
-        let answer = look.await?;
-        known.insert(question, (Instant::now(), answer.clone()));
-        Ok(Json(answer))
+        let value = look.await?;
+        let ends = Instant::now() + good.max(began.elapsed() * WORTH);
+        known.insert(question, Answer { ends, value: value.clone() });
+        Ok(Json(value))
     }
 }
 
@@ -136,4 +145,25 @@ pub(super) async fn audit(State(admin): State<Arc<Admin>>) -> Result<Json<Value>
     answer["problem"] = counters.problem().into();
     answer["kept"] = admin.control.record_keeping();
     Ok(Json(answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asks_the_same_again_is_given_the_same_for_a_while() {
+        let answers = Answers::default();
+        let ask = async |value: i32, good: u64, takes: u64| {
+            let look = async {
+                tokio::time::sleep(Duration::from_millis(takes)).await;
+                Ok(json!(value))
+            };
+            answers.get("question".to_owned(), Duration::from_millis(good), look).await.unwrap().0
+        };
+        assert_eq!(ask(1, 0, 20).await, 1);
+        assert_eq!(ask(2, 0, 0).await, 1, "it took long, so it is good for longer");
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert_eq!(ask(3, 0, 0).await, 3);
+    }
 }
