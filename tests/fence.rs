@@ -17,8 +17,8 @@ use tokio::net::UdpSocket;
 use tokio::process::Command;
 
 use crate::harness::{
-    Canary, ELSEWHERE, ELSEWHERE6, NameReply, World, all_inside_a_network, eventually, inside_a_network,
-    is_inside_a_namespace,
+    Canary, ELSEWHERE, ELSEWHERE6, NameReply, PATIENCE, World, all_inside_a_network, eventually,
+    inside_a_network, is_inside_a_namespace,
 };
 
 const POLICY: &str = r#"
@@ -614,7 +614,8 @@ except OSError: pass";
                 "-y",
                 "30",
             ]);
-            tmux.arg("bash --norc").current_dir(world.gate.files());
+            // tmux runs what it is told by a shell, and whoever has no privilege has none to log in with.
+            tmux.arg("bash --norc").current_dir(world.gate.files()).env("SHELL", "/bin/sh");
             assert!(tmux.status().await.unwrap().success());
         }
 
@@ -633,11 +634,17 @@ except OSError: pass";
             self.key("Enter").await;
         }
 
+        /// Waits until `text` is there; else shows what is there instead.
         async fn shows(&self, text: &str) {
-            eventually(&format!("`{text}` on the terminal"), async || {
-                self.command(&["capture-pane", "-p", "-J"]).await.contains(text).then_some(())
-            })
-            .await;
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            loop {
+                let page = self.command(&["capture-pane", "-p", "-J"]).await;
+                if page.contains(text) {
+                    return;
+                }
+                assert!(tokio::time::Instant::now() < deadline, "`{text}` is not on the terminal:\n{page}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
     }
 

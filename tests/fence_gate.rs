@@ -1,100 +1,22 @@
 //! The gateway's side of the fence: sockets handed over, served as their session's, dropped with their fence.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
 use std::time::Duration;
 
 use outgate::fence::gate;
-use outgate::fence::pass::{self, HandOver, Role, Taken};
-use policy::identity::SessionId;
+use outgate::fence::pass::{HandOver, Role, Taken};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::Child;
 
-use crate::harness::{Agent, Gate, Request, Row, Way, World, eventually, verify_audit};
+use crate::harness::{
+    Agent, Gate, Request, Row, Session, Way, World, ask, eventually, hand_over, listener, question,
+    verify_audit,
+};
 
 const POLICY: &str = r#"
 allow = ["allowed.test", "allowed.test:{http}", "allowed.test:{tls}", "*.names.test"]
 "#;
-
-/// A session that lasts until it is dropped.
-struct Session {
-    id: String,
-    token: String,
-    child: Child,
-}
-
-impl Session {
-    async fn start(gate: &Gate, agent: &str) -> Session {
-        let script = "echo $OUTGATE_SESSION $HTTPS_PROXY; read end";
-        let mut command =
-            gate.command(&["run", "--fence", "off", "--agent", agent, "--", "sh", "-c", script]);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
-        let (id, proxy) = line.trim().split_once(' ').unwrap();
-        let token = proxy.split_once("@").unwrap().0.rsplit_once(':').unwrap().1;
-        Session { id: id.into(), token: token.into(), child }
-    }
-
-    async fn end(mut self) {
-        let mut stdin = self.child.stdin.take().unwrap();
-        stdin.write_all(b"\n").await.unwrap();
-        drop(stdin);
-        self.child.wait().await.unwrap();
-    }
-
-    fn brings(&self, sockets: Vec<Role>) -> HandOver {
-        HandOver { session: SessionId(self.id.parse().unwrap()), token: self.token.clone(), sockets }
-    }
-}
-
-/// Hands sockets over as `outgate run` does; the connection holds the fence.
-async fn hand_over(gate: &Gate, brought: HandOver, sockets: Vec<OwnedFd>) -> (Taken, UnixStream) {
-    let data = gate.data();
-    let handing = tokio::task::spawn_blocking(move || {
-        let stream = gate::connect(&data).unwrap();
-        pass::send(&stream, &brought, &pass::borrowed(&sockets)).unwrap();
-        let (taken, _) = pass::receive::<Taken>(&stream).unwrap().expect("an answer");
-        (taken, stream)
-    });
-    handing.await.unwrap()
-}
-
-fn listener() -> (OwnedFd, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    (listener.into(), address)
-}
-
-fn question(name: &str, kind: u8) -> Vec<u8> {
-    let mut packet = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        packet.push(u8::try_from(label.len()).unwrap());
-        packet.extend_from_slice(label.as_bytes());
-    }
-    packet.extend_from_slice(&[0, 0, kind, 0, 1]);
-    packet
-}
-
-/// Asks by packet: the code, and the last four bytes where there is a record.
-async fn ask(server: SocketAddr, name: &str, kind: u8) -> (u8, Option<[u8; 4]>) {
-    let packet = question(name, kind);
-    let asking = tokio::task::spawn_blocking(move || {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        socket.send_to(&packet, server).unwrap();
-        let mut buffer = [0; 512];
-        let length = socket.recv(&mut buffer).unwrap();
-        let record = (buffer[7] == 1).then(|| buffer[length - 4..length].try_into().unwrap());
-        (buffer[3] & 0x0f, record)
-    });
-    asking.await.unwrap()
-}
 
 fn of_kind<'a>(rows: &'a [Row], kind: &str) -> Vec<&'a Row> {
     rows.iter().filter(|row| row.text("kind") == kind).collect()

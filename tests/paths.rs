@@ -1,6 +1,8 @@
 //! Whichever way a request travels, the decision is the same, for the same reason, with the same record.
 
-use crate::harness::{End, Request, Row, Way, World, WorldBuilder, secrets};
+use crate::harness::{
+    End, NO_NAME, Request, Row, UNAWARE, Way, World, WorldBuilder, all_inside_a_network, secrets,
+};
 
 /// One rule for both ports, so that it has one name on every way.
 const ALLOWED: &str = r#"
@@ -83,6 +85,11 @@ impl Promise {
         }
         for way in ways {
             let answer = world.send(*way, &self.request).await;
+            if answer.error.as_deref() == Some(NO_NAME) {
+                let Promise { request, action, reason, reach, .. } = self;
+                assert!(reach == Reach::Nobody && action == "deny", "there is no {}", request.host);
+                return is_refused_by_name(world, &request.host, reason).await;
+            }
             let status = if *way == Way::WebSocket { self.status.1 } else { self.status.0 };
             assert_eq!(answer.status, status, "{way:?}: {answer:?}\n{}", world.gate.stderr());
             if status >= 400 {
@@ -112,6 +119,16 @@ impl Promise {
     }
 }
 
+/// A program that knows no proxy learns of a host that is refused as a whole that there is no such host.
+async fn is_refused_by_name(world: World, host: &str, reason: &str) {
+    let row = world.gate.only_decision().await;
+    row.is("deny", reason);
+    assert_eq!((row.text("kind"), row.text("outcome")), ("dns", "denied"), "{row:?}");
+    world.resolver.must_not_know(host);
+    world.origin.must_be_untouched();
+    world.finish().await;
+}
+
 /// What of a row does not depend on the way.
 fn comparable(row: &Row) -> Vec<String> {
     let same = [
@@ -136,6 +153,19 @@ fn comparable(row: &Row) -> Vec<String> {
     let mut fields: Vec<String> = same.iter().map(|field| format!("{field}: {}", row[field])).collect();
     fields.push(format!("{:?}", row.findings()));
     fields
+}
+
+/// Everything below once more, by the ways out of a fence that programs take which know no proxy.
+#[tokio::test]
+async fn programs_that_know_no_proxy_are_decided_alike() {
+    let tests = [
+        "paths::",
+        "--skip=paths::programs_that_know_no_proxy",
+        // Whose connection it is, the socket says; and there are two ports alone.
+        "--skip=paths::who_does_not_say_who_they_are",
+        "--skip=paths::an_allowed_host_is_refused_on_another_port",
+    ];
+    all_inside_a_network(&tests, (UNAWARE, "yes")).await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod authority;
 mod destination;
 mod exhaustion;
 mod framing;
+mod generated;
 mod ledger;
 mod outlets;
 mod protocols;

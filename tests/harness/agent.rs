@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::answer::Answer;
 use super::raw::Raw;
 use super::request::{Body, Request};
+use super::session::Inlets;
 use super::{PATIENCE, provider, websocket};
 
 /// How a request travels to the gateway.
@@ -39,6 +40,9 @@ impl Way {
     pub const ALL: [Way; 4] = [Way::Absolute, Way::Http1, Way::Http2, Way::WebSocket];
 }
 
+/// What [`Answer::error`] says where a name was not there to be connected to.
+pub const NO_NAME: &str = "no such name";
+
 /// A client of the gateway.
 #[derive(Clone)]
 pub struct Agent {
@@ -48,6 +52,8 @@ pub struct Agent {
     pub ports: (u16, u16),
     roots: Arc<RootCertStore>,
     credentials: Option<String>,
+    /// It knows no proxy, and comes this way.
+    inlets: Option<Arc<Inlets>>,
 }
 
 impl Agent {
@@ -57,7 +63,7 @@ impl Agent {
         for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
             roots.add(certificate.unwrap()).unwrap();
         }
-        Agent { proxy, ports, roots: Arc::new(roots), credentials: None }
+        Agent { proxy, ports, roots: Arc::new(roots), credentials: None, inlets: None }
     }
 
     /// The same client, presenting `name:token` as its credentials.
@@ -71,10 +77,22 @@ impl Agent {
         Agent { credentials: Some(value.into()), ..self.clone() }
     }
 
+    /// The same client knowing no proxy: it looks names up and connects to where they are said to be.
+    pub fn unaware(&self, inlets: Inlets) -> Agent {
+        Agent { inlets: Some(Arc::new(inlets)), ..self.clone() }
+    }
+
     /// Sends one request on a connection of its own.
     pub async fn send(&self, way: Way, request: &Request) -> Answer {
         match way {
             Way::Absolute => {
+                if let Some(inlets) = &self.inlets {
+                    let Some(mut raw) = inlets.connect(&request.host, 80).await else {
+                        return Answer::none(NO_NAME);
+                    };
+                    let pieces = http1_pieces(request, &request.path, &request.host, "");
+                    return raw.exchange(&request.method, &pieces).await;
+                }
                 let mut raw = Raw::open(self.proxy).await;
                 raw.exchange(&request.method, &self.absolute(request)).await
             }
@@ -101,6 +119,9 @@ impl Agent {
     /// # Errors
     /// The answer to the CONNECT, where it is not 200.
     pub async fn tunnel(&self, request: &Request) -> Result<Raw, Box<Answer>> {
+        if let Some(inlets) = &self.inlets {
+            return inlets.connect(&request.host, 443).await.ok_or_else(|| Box::new(Answer::none(NO_NAME)));
+        }
         let mut raw = Raw::open(self.proxy).await;
         let authority = format!("{}:{}", request.host, request.port.unwrap_or(self.ports.1));
         let answer = raw.connect_with(&authority, &self.identity()).await;

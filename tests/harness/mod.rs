@@ -22,6 +22,7 @@ mod resolver;
 mod row;
 mod script;
 pub mod secrets;
+mod session;
 pub mod tally;
 mod verifier;
 mod watch;
@@ -30,7 +31,7 @@ mod world;
 
 mod checks;
 
-pub use agent::{Agent, Way};
+pub use agent::{Agent, NO_NAME, Way};
 pub use answer::Answer;
 pub use authority::{Flaw, TestCa};
 pub use books::Books;
@@ -47,11 +48,12 @@ pub use raw::Raw;
 pub use request::{Body, Request};
 pub use resolver::{Reply as NameReply, Resolver};
 pub use row::Row;
+pub use session::{Inlets, Session, ask, hand_over, listener, question};
 pub use tally::{Tally, stream};
 pub use verifier::{python, verify_audit};
 pub use watch::Watch;
 pub use websocket::{Frame, Opcode};
-pub use world::{World, WorldBuilder};
+pub use world::{UNAWARE, World, WorldBuilder};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use super::session::STAND_IN;
+
 /// Tells a test that it runs inside such a namespace.
 const INSIDE: &str = "TEST_INSIDE_A_NAMESPACE";
 
@@ -46,7 +48,8 @@ pub async fn all_inside_a_network(tests: &[&str], (name, value): (&str, &str)) {
 async fn in_a_network(tests: &str, start: &str) -> Option<Command> {
     let network = |then: &str| {
         let up = format!(
-            "ip link set lo up && ip addr add {ELSEWHERE}/32 dev lo && ip addr add {ELSEWHERE6}/128 dev lo nodad && {then}"
+            "ip link set lo up && for it in {ELSEWHERE} {STAND_IN}; do ip addr add $it/32 dev lo; done && \
+             ip addr add {ELSEWHERE6}/128 dev lo nodad && {then}"
         );
         namespace(&["--net", "--mount"], &up, Path::new("."))
     };

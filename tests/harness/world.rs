@@ -7,7 +7,7 @@ use super::canary::Canary;
 use super::gate::{Gate, GateBuilder};
 use super::origin::{Asked, Origin, OriginBuilder, Reply};
 use super::resolver::{self, Resolver};
-use super::{Agent, Answer, Request, Way};
+use super::{Agent, Answer, Inlets, Request, Way};
 
 /// A gateway with servers of our own before it.
 ///
@@ -27,6 +27,9 @@ pub struct World {
     /// A client that trusts the gateway.
     pub agent: Agent,
 }
+
+/// Says in an environment that agents know no proxy. Needs a network of its own, and one test at a time.
+pub const UNAWARE: &str = "TEST_UNAWARE";
 
 /// A world about to be made.
 pub struct WorldBuilder {
@@ -69,6 +72,9 @@ impl World {
         self.gate.finish().await;
         self.evil.must_be_untouched();
         self.resolver.must_not_know("evil.test");
+        // The next world of the same test may need the ports.
+        drop((self.origin, self.evil));
+        tokio::task::yield_now().await;
     }
 }
 
@@ -97,10 +103,12 @@ impl WorldBuilder {
         WorldBuilder { gate: Box::new(change), ..self }
     }
 
-    /// Starts everything.
+    /// Starts everything. Where [`UNAWARE`] is set, the agent knows no proxy and comes out of a fence.
     pub async fn start(self) -> World {
         let ca = TestCa::new();
-        let origin = (self.origin)(Origin::with_authority(&ca)).start().await;
+        let unaware = std::env::var_os(UNAWARE).is_some();
+        let origin = (self.origin)(Origin::with_authority(&ca));
+        let origin = if unaware { origin.on_standard_ports() } else { origin }.start().await;
         // The canary may find a port taken by another test; then it does without, and takes one of its own.
         let evil = match Canary::at("127.0.0.3", &[origin.http, origin.tls]).await {
             Ok(evil) => evil,
@@ -114,7 +122,10 @@ impl WorldBuilder {
         let roots = gate.file("roots.pem", &ca.pem());
         let config = configuration(&fill(&self.config, &origin), &resolver, &roots);
         let gate = (self.gate)(gate.config(&config)).start().await;
-        let agent = Agent::new(gate.proxy, &gate.ca().await, (origin.http, origin.tls));
+        let mut agent = Agent::new(gate.proxy, &gate.ca().await, (origin.http, origin.tls));
+        if unaware {
+            agent = agent.unaware(Inlets::open(&gate).await);
+        }
         World { ca, origin, resolver, evil, gate, agent }
     }
 }
