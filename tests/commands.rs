@@ -91,6 +91,8 @@ async fn what_changes_something_is_refused_inside_a_session() {
         &["agent", "rotate", "claude"],
         &["agent", "revoke", "claude"],
         &["ca", "rotate"],
+        &["approvals", "approve", "x"],
+        &["approvals", "deny", "x"],
         &["run", "--", "true"],
     ] {
         let mut command = outgate(folder.path(), arguments);

@@ -53,6 +53,11 @@ fn pictures() -> PathBuf {
 
 /// Takes a walk through the console of a gateway.
 async fn walk(name: &str, gate: &Gate) {
+    walk_told(name, gate, &[]).await;
+}
+
+/// As [`walk`], with more that it has to know.
+async fn walk_told(name: &str, gate: &Gate, told: &[(&str, String)]) {
     let walks = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/console"));
     let mut node = Command::new("node");
     node.arg(walks.join(name)).kill_on_drop(true);
@@ -62,7 +67,7 @@ async fn walk(name: &str, gate: &Gate) {
         std::env::split_paths(&path).map(|folder| folder.join("chromium")).find(|file| file.exists());
     node.env("CHROMIUM", chromium.unwrap()).env("SHOTS", pictures());
     node.env("ADMIN", format!("http://{}", gate.admin)).env("PROXY", format!("http://{}", gate.proxy));
-    node.env("TOKEN", gate.admin_token());
+    node.env("TOKEN", gate.admin_token()).envs(told.iter().map(|(name, value)| (name, value)));
     let output = tokio::time::timeout(LIMIT, node.output()).await.expect("the walk does not end").unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{name}: {out}\n{err}");
@@ -270,6 +275,23 @@ async fn decisions_arrive_and_keys_and_filters_work() {
     }
     let world = World::with_policy(POLICY).start().await;
     walk("live.mjs", &world.gate).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_answered_where_it_is_seen() {
+    if !walks() {
+        return;
+    }
+    let policy = "ask = [\"held.test:{http}\"]";
+    let world = World::with_policy(policy).gate(|gate| gate.own_policy()).start().await;
+    let folder = world.gate.data().join("policy.d").display().to_string();
+    let told = [("POLICY", folder), ("ORIGIN", world.origin.http.to_string())];
+    walk_told("story.mjs", &world.gate, &told).await;
+    let events = world.gate.told(&["audit", "export"]).await;
+    let answers: Vec<&str> = events.lines().filter(|line| line.contains("\"approval_answered\"")).collect();
+    assert_eq!(answers.len(), 6, "{events}");
+    assert!(answers.iter().all(|answer| answer.contains("\"by\":\"console\"")), "{answers:#?}");
     world.finish().await;
 }
 

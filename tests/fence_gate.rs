@@ -231,6 +231,56 @@ async fn a_service_of_the_host_is_reached_decided_and_counted() {
     world.finish().await;
 }
 
+/// A connection that nobody asked for by HTTP is held like any other, and its end is noticed behind what it has sent.
+#[tokio::test]
+async fn a_connection_to_a_service_of_the_host_waits_for_a_person() {
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    service.set_nonblocking(true).unwrap();
+    let to = service.local_addr().unwrap();
+    let policy = format!("ask = [\"{to}\"]");
+    let world = World::with_policy(&policy).config(&format!("[fence]\nforward = [\"{to}\"]")).start().await;
+    let gate = &world.gate;
+    let session = Session::start(gate, "anonymous").await;
+    let (forward, forwarded) = listener();
+    let (taken, _fence) = hand_over(gate, session.brings(vec![Role::Forward { to }]), vec![forward]).await;
+    assert!(matches!(taken, Taken::Serving), "{taken:?}");
+    for answer in ["nothing", "approve", "deny"] {
+        let before = gate.decisions_now().await.len();
+        let mut stream = TcpStream::connect(forwarded).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(b"hello").unwrap();
+        let asked = crate::approvals::asked(gate, 1).await;
+        assert_eq!(
+            (asked[0]["destination"].as_str(), &asked[0]["method"]),
+            (Some(&*format!("tcp://{to}")), &Value::Null)
+        );
+        assert!(service.accept().is_err(), "nothing is dialled while it waits");
+        let (reason, outcome) = match answer {
+            "nothing" => {
+                drop(stream);
+                ("approval_timeout", "abandoned")
+            }
+            word => {
+                crate::approvals::answer(gate, &asked[0], word, "once").await;
+                if word == "approve" {
+                    eventually("the service to be reached", async || service.accept().ok()).await;
+                    drop(stream);
+                    ("allowed_by_approval", "")
+                } else {
+                    assert_eq!(stream.read(&mut [0; 8]).unwrap_or(0), 0);
+                    ("approval_denied", "denied")
+                }
+            }
+        };
+        let rows = gate.decisions_reach(before + 1).await;
+        let row = rows.last().unwrap();
+        assert_eq!((row.text("kind"), row.text("reason")), ("tcp", reason), "{row:?}");
+        assert!(outcome.is_empty() || row.text("outcome") == outcome, "{row:?}");
+    }
+    session.end().await;
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn a_fence_that_says_nothing_leaves_room_for_all_others() {
     let world = World::with_policy(POLICY)

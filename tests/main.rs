@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests are the clients and servers round the gateway")]
 #![allow(dead_code, unreachable_pub, reason = "the vocabulary is one crate with its users; words may rest")]
 
+mod approvals;
 mod big;
 mod clients;
 mod commands;

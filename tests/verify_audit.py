@@ -205,7 +205,9 @@ EVENTS = {  # each with `event`, `time` and `by`
         "branch": "text?", "commit": "text?", "observe": "flag",
     },
     "session_ended": {"session": "text", "exit_code": "integer?", "why": "exited|idle|closed|lost"},
-    "approval_answered": {"approval": "text", "answer": "text", "scope": "text"},
+    "approval_answered": {
+        "approval": "text", "answer": "text", "scope": "text", "agent": "text?", "destination": "text?", "rule": "text?",
+    },
     "pruned": {"through": "number", "hash": "text", "records": "number"},
     "checkpoint": {"through": "number", "hash": "text", "key": "text", "signature": "text"},
 }  # fmt: skip

@@ -62,7 +62,7 @@ async function tried(act, said) {
 }
 
 async function isConfirmed(about) {
-  const preview = await getIfThere(about.preview);
+  const preview = await getIfThere(about.preview, { by: BY });
   if (!preview) {
     toast("This gateway does not take answers yet; `outgate policy allow` does.", "bad");
     return false;

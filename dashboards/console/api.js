@@ -76,6 +76,7 @@ export function listen(on) {
     });
     told("decisions", on.decisions);
     told("happening", on.happening);
+    told("approvals", on.approvals);
     told("reload", on.reload);
     source.onerror = async () => {
       on.state("lost");

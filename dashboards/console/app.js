@@ -26,8 +26,8 @@ const PAGES = [
   ["alerts", "Alerts", alerts],
   ["audit", "Audit", audit],
 ];
-/** How often is asked what is held; answers must not wait long. */
-const ASK_APPROVALS = 2000;
+/** How often is asked what is held, in case the line that tells it was lost. */
+const ASK_APPROVALS = 10_000;
 
 const KEYS = [
   ["j ↓", "next decision"],
@@ -87,15 +87,18 @@ async function askStatus() {
   tellState();
 }
 
+function tellApprovals(told) {
+  const changed = JSON.stringify(told) !== JSON.stringify(state.approvals);
+  state.approvals = told;
+  if (!changed) return;
+  tellNavigation();
+  state.page?.approvals?.(told);
+}
+
 async function askApprovals() {
   if (document.hidden || state.approvals === null) return;
   try {
-    const told = await getIfThere("/api/approvals");
-    const changed = JSON.stringify(told) !== JSON.stringify(state.approvals);
-    state.approvals = told;
-    if (!changed) return;
-    tellNavigation();
-    state.page?.approvals?.(told);
+    tellApprovals(await getIfThere("/api/approvals"));
   } catch {
     // The line says already that the gateway does not answer.
   }
@@ -151,9 +154,13 @@ askApprovals();
 setInterval(askApprovals, ASK_APPROVALS);
 listen({
   state: (line) => ((state.line = line), tellState()),
-  hello: (told) => state.page?.hello?.(told),
+  hello: (told) => {
+    askApprovals();
+    state.page?.hello?.(told);
+  },
   decisions: (views) => state.page?.decisions?.(views),
   reload: () => state.page?.reload?.(),
+  approvals: tellApprovals,
   happening: (event) => {
     if (event.event === "policy_in_force") askStatus();
     state.page?.happening?.(event);

@@ -26,7 +26,7 @@ mod look_up;
 mod policy;
 
 pub use explain::{Explanation, Match};
-pub use grants::{Grant, Grants};
+pub use grants::{Grant, Grants, Holder, Methods, Point};
 pub use look_up::LookUp;
 
 use index::{Index, Ports, Reading};
@@ -175,7 +175,7 @@ impl Policy {
         matching: &Matching,
     ) -> Verdict {
         let target = request.target;
-        let answered = |rule: Option<u32>| self.is_answered(request, rule, grants, now);
+        let answered = |rule: u32| self.is_answered(request, rule, grants, now);
         let observes = matching.enforced.is_empty() && !matching.observed.is_empty();
         let forwarded = matching.is_empty() && request.kind == Kind::Tcp && grants.forward(request.target);
         let mut ruling = if observes {
@@ -183,7 +183,7 @@ impl Policy {
         } else if forwarded {
             Ruling { action: Action::Allow, reason: Reason::AllowedByRule, rule: None }
         } else if matching.enforced.is_empty() {
-            self.default_ruling(request, place, &answered)
+            self.default_ruling(request, place, grants, now)
         } else {
             self.strictest(request, place, &matching.enforced, false, &answered)
         };
@@ -216,7 +216,7 @@ impl Policy {
         match judgement.action {
             Action::Allow => {
                 let secrets = self.secrets(place.class);
-                Verdict::Allow(Permit::new(judgement, target.clone(), limits, secrets))
+                Verdict::Allow(Permit::new(judgement, target.clone(), limits, secrets, grants.own().clone()))
             }
             Action::Ask => Verdict::Ask(Question { judgement, target: target.clone() }),
             Action::Deny => Verdict::Deny(self.denial(&ruling, target, judgement)),
@@ -229,7 +229,7 @@ impl Policy {
         place: &Classified<'_>,
         rules: &ByAction,
         observed: bool,
-        answered: &impl Fn(Option<u32>) -> bool,
+        answered: &impl Fn(u32) -> bool,
     ) -> Ruling {
         if rules.deny.is_some() {
             return Ruling { action: Action::Deny, reason: Reason::DeniedByRule, rule: rules.deny };
@@ -246,12 +246,12 @@ impl Policy {
         request: &Request<'_>,
         place: &Classified<'_>,
         observed: bool,
-        answered: &impl Fn(Option<u32>) -> bool,
+        answered: &impl Fn(u32) -> bool,
     ) -> Ruling {
         let (mut open, mut closed) = (None, None);
         self.each_match(request, place, |id, rule| {
             if rule.action == Action::Ask && rule.observe == observed {
-                let kept = if answered(Some(id)) { &mut closed } else { &mut open };
+                let kept = if answered(id) { &mut closed } else { &mut open };
                 *kept = min_id(*kept, id);
             }
         });
@@ -265,13 +265,14 @@ impl Policy {
         &self,
         request: &Request<'_>,
         place: &Classified<'_>,
-        answered: &impl Fn(Option<u32>) -> bool,
+        grants: &Grants,
+        now: i64,
     ) -> Ruling {
+        let approved = Ruling { action: Action::Allow, reason: Reason::AllowedByApproval, rule: None };
         match self.document.defaults.of(place.class) {
             Action::Allow => Ruling { action: Action::Allow, reason: Reason::AllowedByDefault, rule: None },
-            Action::Ask if answered(None) => {
-                Ruling { action: Action::Allow, reason: Reason::AllowedByApproval, rule: None }
-            }
+            Action::Ask if grants.cover(request, &Point::Default, now) => approved,
+            Action::Ask | Action::Deny if grants.cover(request, &Point::Refused, now) => approved,
             Action::Ask => Ruling { action: Action::Ask, reason: Reason::ApprovalUnattended, rule: None },
             Action::Deny => self.denied_by_default(request.agent, request.target, place),
         }
@@ -302,17 +303,14 @@ impl Policy {
         elsewhere && !here
     }
 
-    /// Whether the question of a rule (or of the default, for `None`) has been answered with yes.
-    fn is_answered(&self, request: &Request<'_>, rule: Option<u32>, grants: &Grants, now: i64) -> bool {
-        let name = rule.map(|id| &*self.rule(id).name);
-        if grants.cover(request.agent, request.target, name, now) {
+    /// Whether the question of a rule has been answered with yes.
+    fn is_answered(&self, request: &Request<'_>, rule: u32, grants: &Grants, now: i64) -> bool {
+        let name = &self.rule(rule).name;
+        if grants.cover(request, &Point::Rule(Arc::clone(name)), now) {
             return true;
         }
-        let (Some(name), Some(standing)) = (name, self.approved.get(&request.target.host)) else {
-            return false;
-        };
-        standing.iter().any(|approval| {
-            &*approval.rule == name
+        self.approved.get(&request.target.host).into_iter().flatten().any(|approval| {
+            approval.rule == *name
                 && approval.agent == *request.agent
                 && Ports::written(approval.port).contain(request.target, None)
         })
@@ -386,7 +384,7 @@ impl ByAction {
 
 impl Target {
     /// What has to stand in `allow` for this destination.
-    fn authority_to_allow(&self) -> String {
+    pub fn authority_to_allow(&self) -> String {
         if Ports::Standard.contain(self, None) {
             self.host.to_string()
         } else {

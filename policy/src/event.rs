@@ -130,6 +130,12 @@ pub enum Happening {
         answer: Arc<str>,
         /// How far it reaches: `once`, `session`, `1h`, `always`.
         scope: Arc<str>,
+        /// Whose question it was.
+        agent: Option<AgentName>,
+        /// The destination that was asked about, `https://host:port`.
+        destination: Option<Redacted>,
+        /// The rule that asked.
+        rule: Option<Redacted>,
     },
     /// Old records were dropped. What is left follows on `through` with `hash`.
     Pruned {

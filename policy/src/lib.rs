@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod anchor;
+pub mod approval;
 pub mod catalogue;
 pub mod chain;
 pub mod decide;

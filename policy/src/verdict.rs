@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decide::{Grant, Point};
 use crate::target::Target;
 
 /// What is done with a request. Ordered by strictness: of two actions the greater wins.
@@ -266,6 +267,7 @@ pub struct Permit {
     target: Target,
     limits: UploadLimits,
     secrets: SecretAction,
+    given: Arc<[Grant]>,
 }
 
 impl Permit {
@@ -274,8 +276,9 @@ impl Permit {
         target: Target,
         limits: UploadLimits,
         secrets: SecretAction,
+        given: Arc<[Grant]>,
     ) -> Permit {
-        Permit { judgement, target, limits, secrets }
+        Permit { judgement, target, limits, secrets, given }
     }
 
     /// Why it may be sent.
@@ -298,19 +301,31 @@ impl Permit {
         self.secrets
     }
 
+    /// The answers given to this one request: what goes on under this permit is judged with them again.
+    pub fn given(&self) -> &Arc<[Grant]> {
+        &self.given
+    }
+
     /// Whether content limits stop the request, or are only recorded as what would have stopped it.
     pub fn enforces(&self) -> bool {
         self.judgement.mode == Mode::Enforce
     }
 }
 
-/// What a person is asked.
+/// What a person is asked; see [`approval`](crate::approval).
 #[derive(Debug)]
 pub struct Question {
     /// Why it is asked: action `ask`, and the rule or default that asks.
     pub judgement: Judgement,
     /// The destination asked about.
     pub target: Target,
+}
+
+impl Question {
+    /// What an answer has to answer.
+    pub fn point(&self) -> Point {
+        self.judgement.rule.clone().map_or(Point::Default, Point::Rule)
+    }
 }
 
 /// A refusal.

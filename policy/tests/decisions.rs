@@ -12,9 +12,9 @@ use std::path::Path;
 
 use policy::Policy;
 use policy::catalogue::Catalogue;
-use policy::decide::{Grant, Grants, Reach};
+use policy::decide::{Grant, Grants, Holder, Methods, Point, Reach};
 use policy::document::{STARTER, Source};
-use policy::identity::AgentName;
+use policy::identity::{AgentName, SessionId};
 use policy::path::RequestPath;
 use policy::request::{Kind, Request};
 use policy::target::{Scheme, Target};
@@ -83,6 +83,20 @@ struct Granted {
     #[serde(default = "claude")]
     agent: String,
     until: Option<i64>,
+    /// For a session: the request's own, or none.
+    session: Option<bool>,
+    #[serde(default = "unread")]
+    methods: String,
+    /// Answers a refusal, not a question.
+    #[serde(default)]
+    refused: bool,
+}
+
+/// The session that every request is in.
+const SESSION: SessionId = SessionId(ulid::Ulid(1));
+
+fn unread() -> String {
+    "unread".to_owned()
 }
 
 fn claude() -> String {
@@ -191,7 +205,7 @@ fn check(policy: &Policy, case: &Case) -> Option<String> {
     compare_verdict(&verdict, case)
         .or_else(|| compare_permit(&verdict, case))
         .or_else(|| compare_explanation(policy, &request, &usage, case))
-        .or_else(|| compare_reach(policy, &agent, &target, &verdict))
+        .or_else(|| compare_reach(policy, &agent, &target, &verdict, case))
 }
 
 fn parse_url(method: &str, url: &str) -> Option<(Target, Option<RequestPath>)> {
@@ -213,11 +227,22 @@ fn parse_url(method: &str, url: &str) -> Option<(Target, Option<RequestPath>)> {
 fn grants(case: &Case) -> Grants {
     let grant = |granted: &Granted| Grant {
         agent: granted.agent.parse().unwrap(),
+        holder: granted.session.map_or(Holder::Agent, |own| Holder::Session(own.then_some(SESSION))),
         target: parse_url("GET", &granted.to).unwrap().0,
-        rule: granted.rule.as_deref().map(Into::into),
+        methods: match &*granted.methods {
+            "reading" => Methods::Reading,
+            "writing" => Methods::Writing,
+            "unread" => Methods::Unread,
+            other => panic!("{other}"),
+        },
+        point: match (&granted.rule, granted.refused) {
+            (Some(rule), _) => Point::Rule(rule.as_str().into()),
+            (None, true) => Point::Refused,
+            (None, false) => Point::Default,
+        },
         until: granted.until,
     };
-    case.grant.iter().map(grant).collect()
+    case.grant.iter().map(grant).collect::<Grants>().in_session(Some(SESSION))
 }
 
 fn compare_verdict(verdict: &Verdict, case: &Case) -> Option<String> {
@@ -263,10 +288,18 @@ fn compare_explanation(policy: &Policy, request: &Request<'_>, usage: &Usage, ca
 }
 
 /// Where nothing can be reached nothing passes or is asked.
-fn compare_reach(policy: &Policy, agent: &AgentName, target: &Target, verdict: &Verdict) -> Option<String> {
+fn compare_reach(
+    policy: &Policy,
+    agent: &AgentName,
+    target: &Target,
+    verdict: &Verdict,
+    case: &Case,
+) -> Option<String> {
     let never = matches!(policy.reach(agent, target), Reach::Never(_));
     let passes = !matches!(verdict, Verdict::Deny(_));
-    (never && passes).then(|| "passes what cannot be reached".to_owned())
+    // Answers to refusals are no part of the policy.
+    let opened = case.grant.iter().any(|granted| granted.refused);
+    (never && passes && !opened).then(|| "passes what cannot be reached".to_owned())
 }
 
 fn given<T: PartialEq + std::fmt::Debug + ?Sized>(

@@ -5,6 +5,7 @@
 
 mod agents;
 mod answer;
+mod approvals;
 mod audit;
 mod connection;
 mod console;
@@ -18,20 +19,26 @@ mod sessions;
 mod signin;
 mod token;
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::policy::identity::AgentName;
+use ::policy::approval::Answer;
+use ::policy::identity::{AgentName, SessionId};
 use ::policy::redact::{Redacted, Redactor};
+use ::policy::view::DecisionView;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, get, post};
 use futures_util::future::BoxFuture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
 
+use crate::answering::{AnswerError, Given, Preview};
 use crate::audit::{ChangeError, Recorder};
 use crate::config::MetricsAccess;
+use crate::hold::BadReply;
 use crate::identify::Identities;
 use crate::metrics::Metrics;
 use crate::store::{Change, Store};
@@ -108,6 +115,58 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// Every mistake in them; the policy in force stays.
     fn reload(&self) -> BoxFuture<'_, Result<(), Vec<String>>>;
+
+    /// Every question, the oldest first.
+    fn approvals(&self) -> Vec<Approval>;
+
+    /// Answers a question.
+    fn answer(&self, id: Ulid, answer: Answer, by: Redacted) -> BoxFuture<'_, Result<Given, AnswerError>>;
+
+    /// Answers a refusal of what the policy names nowhere.
+    fn answer_refusal<'a>(
+        &'a self,
+        refusal: &'a DecisionView,
+        answer: Answer,
+        by: Redacted,
+    ) -> BoxFuture<'a, Result<Given, AnswerError>>;
+
+    /// What an answer of scope `always` to a question would write.
+    ///
+    /// # Errors
+    /// Nothing to be answered, or nothing that can be written.
+    fn preview(&self, id: Ulid, by: &Redacted) -> Result<Preview, AnswerError>;
+
+    /// What an answer of scope `always` to a refusal would write.
+    ///
+    /// # Errors
+    /// As [`Control::preview`].
+    fn preview_refusal(&self, refusal: &DecisionView, by: &Redacted) -> Result<Preview, AnswerError>;
+
+    /// Whether a reply was signed here for this answer to this question; `expires` in seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_reply(&self, id: Ulid, answer: Answer, expires: i64, token: &str) -> Result<(), BadReply>;
+}
+
+/// A question as `approvals list` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of `policy::approval::Question`")]
+pub struct Approval {
+    pub id: Ulid,
+    pub agent: AgentName,
+    pub session: Option<SessionId>,
+    pub destination: Redacted,
+    pub method: Option<Redacted>,
+    pub path: Option<Redacted>,
+    pub rule: Option<Redacted>,
+    /// RFC 3339, UTC.
+    pub asked: String,
+    /// RFC 3339, UTC.
+    pub expires: String,
+    pub requests: u64,
+    /// `pending`, or what it was answered with where that still holds: `denied`, or `approved` for one retry.
+    pub state: Cow<'static, str>,
 }
 
 impl Admin {
@@ -196,6 +255,12 @@ const ROUTES: &[Route] = &[
     Route { method: "get", path: "/api/decisions/{id}", handler: || get(decisions::show) },
     Route { method: "get", path: "/api/explain", handler: || get(decisions::explain) },
     Route { method: "get", path: "/api/audit", handler: || get(overview::audit) },
+    Route { method: "get", path: "/api/decisions/{id}/preview", handler: || get(approvals::preview_refusal) },
+    Route { method: "post", path: "/api/decisions/{id}/answer", handler: || post(approvals::answer_refusal) },
+    Route { method: "get", path: "/api/approvals", handler: || get(approvals::list) },
+    Route { method: "post", path: "/api/approvals/{id}", handler: || post(approvals::answer) },
+    Route { method: "get", path: "/api/approvals/{id}/preview", handler: || get(approvals::preview) },
+    Route { method: "post", path: "/api/approvals/{id}/reply", handler: || post(approvals::reply) },
     Route { method: "post", path: "/api/audit/prune", handler: || post(audit::prune) },
     Route { method: "get", path: "/api/policy", handler: || get(policy::show) },
     Route { method: "post", path: "/api/policy/reload", handler: || post(policy::reload) },

@@ -22,6 +22,7 @@ use crate::exchange;
 use crate::gateway::Gateway;
 use crate::identify::Client;
 use crate::patience::{Patience, Serving, ServingGuard};
+use crate::presence::Presence;
 use crate::reply::{Malformed, Refusal};
 use crate::slots::Slot;
 use crate::streams::{GOODBYE, Stream as H2Stream, Streams, Taking};
@@ -48,12 +49,14 @@ pub struct Scope {
     pub credentials: Option<HeaderValue>,
     /// On the proxy port itself: the place of the agent whose requests come this way.
     pub agent: Arc<Mutex<Option<(AgentName, Slot)>>>,
+    /// Where requests are read one after another: told when one is held.
+    pub serving: Option<Serving>,
 }
 
 impl Scope {
     /// A connection of which nobody knows yet whose it is.
     pub fn new(gateway: Arc<Gateway>, place: Place) -> Scope {
-        Scope { gateway, tunnel: None, place, credentials: None, agent: Arc::default() }
+        Scope { gateway, tunnel: None, place, credentials: None, agent: Arc::default(), serving: None }
     }
 
     /// Who asks, on the proxy port itself.
@@ -111,11 +114,11 @@ pub async fn serve(scope: Scope, stream: Stream) {
 /// Serves HTTP/1.1 on a stream: the proxy port, a decrypted tunnel, or clear HTTP in a tunnel.
 pub async fn serve_http1<S>(scope: Scope, stream: S)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Presence + Unpin + Send + 'static,
 {
     let limits = &scope.gateway.config.limits;
-    let handler = scope.clone();
     let serving = Serving::default();
+    let handler = Scope { serving: Some(serving.clone()), ..scope.clone() };
     let idle = scope.gateway.config.upstream.idle_timeout;
     let stream = Patience::new(stream, serving.clone(), limits.header_timeout, idle);
     let taking = Taking::default();
@@ -150,10 +153,10 @@ where
 /// Serves HTTP/2 on a decrypted tunnel.
 pub async fn serve_http2<S>(scope: Scope, stream: S)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Presence + Unpin + Send + 'static,
 {
     let limits = &scope.gateway.config.limits;
-    let handler = scope.clone();
+    let handler = Scope { serving: None, ..scope.clone() };
     let idle = scope.gateway.config.upstream.idle_timeout;
     // There are no heads to be timed here, only writes.
     let serving = Serving::default();

@@ -1,25 +1,26 @@
 //! What the admin listener may ask of the gateway.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use policy::approval::{Answer, Question, State};
+use policy::decide::Point;
 use policy::identity::AgentName;
-use policy::redact::Redactor;
+use policy::redact::{Redacted, Redactor};
 use policy::request::{Kind, Request};
 use policy::usage::Usage;
-use tokio::sync::oneshot;
+use policy::view::{DecisionView, rfc3339};
+use ulid::Ulid;
 
 use crate::admin;
+use crate::answering::{AnswerError, Given, Preview};
 use crate::asked::read_url;
 use crate::clock;
 use crate::config::Word as _;
 use crate::gateway::Gateway;
+use crate::hold::BadReply;
 use crate::running::Running;
-
-/// How long a reload may take before whoever asked is told that it hangs.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A gateway under control.
 pub struct Control {
@@ -36,7 +37,7 @@ impl admin::Control for Control {
         admin::Status {
             version: env!("CARGO_PKG_VERSION"),
             pid: self.running.pid,
-            started: policy::view::rfc3339(started),
+            started: rfc3339(started),
             uptime_seconds: u64::try_from((clock::now() - started) / 1_000_000).unwrap_or(0),
             policy: policy.rules.digest().to_string(),
             mode: policy.rules.mode().as_str(),
@@ -89,7 +90,8 @@ impl admin::Control for Control {
             observe: false,
         };
         let rules = &self.gateway.policy().rules;
-        let explanation = rules.explain(&request, &Usage::default(), &self.gateway.grants(), clock::now());
+        let explanation =
+            rules.explain(&request, &Usage::default(), &self.gateway.hold.grants(), clock::now());
         let mut told = serde_json::to_value(&explanation).map_err(|error| error.to_string())?;
         told["policy"] = rules.digest().as_ref().into();
         told["allow"] = explanation.allow_with.map(|with| format!("outgate policy allow {with}")).into();
@@ -113,15 +115,61 @@ impl admin::Control for Control {
     }
 
     fn reload(&self) -> BoxFuture<'_, Result<(), Vec<String>>> {
-        async {
-            let (sender, answer) = oneshot::channel();
-            let unavailable = || vec!["the gateway does not answer".to_owned()];
-            self.gateway.reloads.send(sender).await.map_err(|_| unavailable())?;
-            match tokio::time::timeout(RELOAD_TIMEOUT, answer).await {
-                Ok(Ok(reloaded)) => reloaded,
-                _ => Err(unavailable()),
-            }
-        }
-        .boxed()
+        self.gateway.ask_for_reload().boxed()
+    }
+
+    fn approvals(&self) -> Vec<admin::Approval> {
+        let redactor = &self.gateway.policy().redactor;
+        self.gateway.hold.questions().iter().map(|question| approval(question, redactor)).collect()
+    }
+
+    fn answer(&self, id: Ulid, answer: Answer, by: Redacted) -> BoxFuture<'_, Result<Given, AnswerError>> {
+        self.gateway.answer(id, answer, by).boxed()
+    }
+
+    fn answer_refusal<'a>(
+        &'a self,
+        refusal: &'a DecisionView,
+        answer: Answer,
+        by: Redacted,
+    ) -> BoxFuture<'a, Result<Given, AnswerError>> {
+        self.gateway.answer_refusal(refusal, answer, by).boxed()
+    }
+
+    fn preview(&self, id: Ulid, by: &Redacted) -> Result<Preview, AnswerError> {
+        self.gateway.preview(id, by)
+    }
+
+    fn preview_refusal(&self, refusal: &DecisionView, by: &Redacted) -> Result<Preview, AnswerError> {
+        self.gateway.preview_refusal(refusal, by)
+    }
+
+    fn check_reply(&self, id: Ulid, answer: Answer, expires: i64, token: &str) -> Result<(), BadReply> {
+        self.gateway.hold.key.check(id, answer, expires, token)
+    }
+}
+
+/// A question as lists show it.
+pub fn approval(question: &Question, redactor: &Redactor) -> admin::Approval {
+    let rule = match &question.about.point {
+        Point::Rule(name) => Some(redactor.text(&**name)),
+        Point::Default | Point::Refused => None,
+    };
+    admin::Approval {
+        id: question.id,
+        agent: question.about.agent.clone(),
+        session: question.session,
+        destination: redactor.host(question.about.target.to_string()),
+        method: question.method.clone(),
+        path: question.path.clone(),
+        rule,
+        asked: rfc3339(question.asked),
+        expires: rfc3339(question.expires),
+        requests: question.requests,
+        state: match question.state {
+            State::Pending => "pending".into(),
+            State::Denied => "denied".into(),
+            State::Once => "approved".into(),
+        },
     }
 }

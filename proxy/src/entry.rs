@@ -117,6 +117,11 @@ impl Progress {
         change(&mut self.lock().timing);
     }
 
+    /// How long a person was waited for.
+    pub fn held(&self) -> std::time::Duration {
+        std::time::Duration::from_secs_f64(self.lock().timing.held.max(0.0) / 1000.0)
+    }
+
     /// A body begins: from here on the exchange is over only with [`Progress::upload_ended`].
     pub fn upload_began(&self) {
         self.lock().uploading = true;

@@ -25,6 +25,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::dial::Dialer;
 use crate::forward::Forwarder;
+use crate::hold::Hold;
 use crate::identify::{Client, Identities, IdentityError};
 use crate::metrics::Metrics;
 use crate::policies::Loaded;
@@ -63,6 +64,8 @@ pub struct Gateway {
     pub streams: Slots,
     /// Connections of which nobody knows yet whose they are.
     pub strangers: Strangers,
+    /// What waits for a person.
+    pub hold: Arc<Hold>,
     /// Every task that belongs to a connection.
     pub tasks: TaskTracker,
     /// The gateway is about to stop: connections end after the request they are in.
@@ -97,6 +100,7 @@ pub struct Parts {
     pub digest_key: DigestKey,
     pub loaded: Loaded,
     pub reloads: mpsc::Sender<ReloadAsked>,
+    pub hold: Arc<Hold>,
     /// How many connections may be open at once.
     pub places: usize,
 }
@@ -133,6 +137,7 @@ impl Gateway {
             slots: Slots::new(limits.connections_per_agent),
             streams: Slots::new(limits.connections_per_agent),
             strangers: Strangers::default(),
+            hold: parts.hold,
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
@@ -261,9 +266,10 @@ impl Gateway {
         self.places.available_permits() < self.capacity || self.fences.available_permits() < FENCES
     }
 
-    /// Answers that people have given, and services of the host that the operator opened to fences.
-    pub fn grants(&self) -> Grants {
-        Grants::none().forwarding(Arc::clone(&self.forwards))
+    /// Answers that people have given, as they reach a client, and services of the host that the operator opened to
+    /// fences.
+    pub fn grants(&self, client: &Client) -> Grants {
+        self.hold.grants().forwarding(Arc::clone(&self.forwards)).in_session(client.session)
     }
 
     /// Counts an exchange that has ended. The last word counts, once.

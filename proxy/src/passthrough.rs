@@ -21,6 +21,7 @@ use crate::connection::{Scope, Tunnel};
 use crate::entry::Entry;
 use crate::exchange::{self, Stopped, Subject};
 use crate::identify::Client;
+use crate::presence::Presence;
 use crate::reply::Audience;
 use crate::rewind::Rewind;
 use crate::tunnel::{UNRECOGNIZED_NAME, raw};
@@ -40,7 +41,7 @@ pub async fn open(
     audience: Audience,
     started: Instant,
 ) -> Response<ReplyBody> {
-    let Opened { permit, entry, upstream } = match connect(scope, &tunnel, started).await {
+    let Opened { permit, entry, upstream } = match connect(scope, &tunnel, None, started).await {
         Ok(opened) => opened,
         Err(stopped) => return stopped.response(audience),
     };
@@ -58,7 +59,7 @@ pub async fn open(
 /// Serves a connection to a passthrough destination that nobody asked for by CONNECT: it can be refused by a TLS
 /// alert only.
 pub async fn serve(scope: &Scope, tunnel: &Tunnel, mut stream: Rewind<Stream>) {
-    match connect(scope, tunnel, Instant::now()).await {
+    match connect(scope, tunnel, Some(&stream), Instant::now()).await {
         Ok(Opened { permit, entry, upstream }) => {
             relay(scope, tunnel, &permit, entry, stream, upstream).await;
         }
@@ -80,9 +81,15 @@ struct Opened {
     upstream: TcpStream,
 }
 
-async fn connect(scope: &Scope, tunnel: &Tunnel, started: Instant) -> Result<Opened, Box<Stopped>> {
+async fn connect(
+    scope: &Scope,
+    tunnel: &Tunnel,
+    socket: Option<&(dyn Presence + Sync)>,
+    started: Instant,
+) -> Result<Opened, Box<Stopped>> {
     let subject = Subject::connect(Some(tunnel.target.clone()), Some(tunnel.client.clone()));
-    let (permit, entry) = exchange::permit_unread(scope, &subject, started).await?;
+    let (permit, entry) =
+        exchange::permit_unread(scope, &subject, tunnel.credentials.as_ref(), socket, started).await?;
     let policy = scope.gateway.policy();
     match scope.gateway.dialer.tcp(permit.target(), policy.rules.addresses()).await {
         Ok(dialled) => {
@@ -150,7 +157,7 @@ pub async fn copy_while_allowed(
     let progress = Arc::clone(entry.progress());
     let kind = tokio::select! {
         kind = copy_both(client, upstream, meter, idle) => kind,
-        () = exchange::no_longer_allowed(scope, caller, request) => {
+        () = exchange::no_longer_allowed(scope, caller, request, permit) => {
             progress.stop(Reason::DeniedByRule, "the policy no longer allows it");
             OutcomeKind::Completed
         }

@@ -15,17 +15,32 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::presence::Presence;
+
 /// Whether a request is being served on a connection; shared between its stream and its handler.
 ///
 /// Counts up at the begin and at the end of each request, so that it is odd while one is served.
 #[derive(Clone, Default)]
-pub struct Serving(Arc<AtomicU64>);
+pub struct Serving(Arc<Turns>);
+
+#[derive(Default)]
+struct Turns {
+    served: AtomicU64,
+    /// Requests that wait for a person, and are not read on.
+    held: AtomicU64,
+}
 
 impl Serving {
     /// From here until the guard is dropped a request is served.
     pub fn begin(&self) -> ServingGuard {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.served.fetch_add(1, Ordering::Relaxed);
         ServingGuard(Some(self.clone()))
+    }
+
+    /// From here until the guard is dropped nothing is read, and the client has to show otherwise that it is there.
+    pub fn hold(&self) -> HeldGuard {
+        self.0.held.fetch_add(1, Ordering::Relaxed);
+        HeldGuard(self.clone())
     }
 }
 
@@ -42,12 +57,22 @@ impl ServingGuard {
 impl Drop for ServingGuard {
     fn drop(&mut self) {
         if let Some(Serving(turns)) = &self.0 {
-            turns.fetch_add(1, Ordering::Relaxed);
+            turns.served.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// A stream whose reads fail when a head takes too long, and whose writes fail when nobody reads them.
+/// A request is held for as long as this lives.
+pub struct HeldGuard(Serving);
+
+impl Drop for HeldGuard {
+    fn drop(&mut self) {
+        self.0.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream whose reads fail when a head takes too long, and whose writes fail when nobody reads them, or when the
+/// client has gone whose request is held.
 pub struct Patience<S> {
     inner: S,
     serving: Serving,
@@ -93,7 +118,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let turn = this.serving.0.load(Ordering::Relaxed);
+        let turn = this.serving.0.served.load(Ordering::Relaxed);
         if std::mem::replace(&mut this.turn, turn) != turn {
             // The head that was timed has been read to its end.
             this.deadline = None;
@@ -117,13 +142,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Presence + Unpin> AsyncWrite for Patience<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.timed(cx, written)
     }
 
+    /// hyper comes by here whenever the request it serves has been looked at.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.serving.0.held.load(Ordering::Relaxed) > 0 && self.inner.is_gone() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone")));
+        }
         let flushed = Pin::new(&mut self.inner).poll_flush(cx);
         self.timed(cx, flushed)
     }
@@ -151,6 +180,12 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
+
+    impl Presence for tokio::io::DuplexStream {
+        fn is_gone(&self) -> bool {
+            false
+        }
+    }
 
     const HEAD: Duration = Duration::from_millis(100);
 

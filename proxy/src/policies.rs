@@ -16,6 +16,9 @@ use policy::secret::{KnownValue, Secrets};
 use crate::config::{Config, Environment};
 use crate::folder::{self, FolderError};
 
+pub mod added;
+pub mod files;
+
 /// Largest policy file and file of known values that is read, in bytes.
 const FILE_LIMIT: u64 = 8 * 1024 * 1024;
 

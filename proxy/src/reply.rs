@@ -104,6 +104,10 @@ impl Refusal {
                 ". Do not retry or look for another route; ask the operator to run: outgate policy allow {argument}"
             ),
             (None, Reason::AuditUnavailable | Reason::Overloaded) => ". Retry later".to_owned(),
+            (None, Reason::ApprovalTimeout) => {
+                ". Ask the operator to answer it (outgate approvals list), then retry; do not look for another route"
+                    .to_owned()
+            }
             (None, Reason::MalformedRequest) => String::new(),
             (None, _) => ". Do not retry or look for another route; ask the operator".to_owned(),
         };

@@ -18,6 +18,11 @@ impl<S> Rewind<S> {
     pub fn new(ahead: Bytes, inner: S) -> Rewind<S> {
         Rewind { ahead, inner }
     }
+
+    /// The stream itself.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {

@@ -23,6 +23,7 @@ use crate::dial::Dialer;
 use crate::fence::gate::{self, Gate};
 use crate::folder;
 use crate::gateway::{Gateway, Parts, ReloadAsked};
+use crate::hold::Hold;
 use crate::identify::Identities;
 use crate::metrics::Metrics;
 use crate::policies::{self, Fingerprint, LoadError};
@@ -62,7 +63,7 @@ pub struct Options<'a> {
 pub async fn serve(
     config: Config,
     options: Options<'_>,
-    ready: impl FnOnce(&Running, &str),
+    ready: impl FnOnce(&Running, &str, &Arc<Gateway>),
 ) -> anyhow::Result<()> {
     tls::install_provider();
     stay_unread();
@@ -100,7 +101,7 @@ pub async fn serve(
     tokio::spawn(gate::run(Arc::clone(&gateway), gate));
     let admin = tokio::spawn(admin::run(state, admin, gateway.stopping.clone()));
     claim.announce(&running)?;
-    ready(&running, &link);
+    ready(&running, &link, &gateway);
     let mut stop = stop;
     watch(&gateway, &options, &mut stop, asked).await;
     drain(&gateway, &mut stop, admin).await
@@ -157,6 +158,7 @@ async fn build(
     let gate = Gate::open(&config.data_dir)?;
     let dialer = dialer(&config, &metrics, listeners.iter().chain([&admin]))?;
     let places = places(config.limits.connections);
+    let hold = Hold::new(&config.approvals, config.unattended, Arc::clone(&metrics))?;
     let gateway = Gateway::new(Parts {
         config,
         metrics,
@@ -170,6 +172,7 @@ async fn build(
         digest_key,
         loaded,
         reloads,
+        hold,
         places,
     });
     Ok(Built { gateway, listeners, admin, gate })
@@ -334,6 +337,7 @@ async fn watch(
                 }
                 rotation.notice(gateway, "changed file").await;
                 gateway.expire_windows();
+                gateway.hold.tick();
                 upkeep.tick(gateway).await;
                 let in_use = sample(gateway).await;
                 if in_use {

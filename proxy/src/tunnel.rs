@@ -96,7 +96,7 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
         return passthrough::open(scope, tunnel, upgrade, audience, started).await;
     }
     if scope.gateway.config.refuse == RefuseMode::Connect
-        && let Some(refusal) = exchange::unreachable(&policy, &tunnel)
+        && let Some(refusal) = exchange::unreachable(&scope.gateway, &policy, &tunnel)
     {
         let subject = Subject::connect(Some(tunnel.target), Some(tunnel.client));
         return exchange::refuse(scope, subject, &refusal, audience, started).await;
@@ -228,8 +228,8 @@ async fn clear(scope: Scope, tunnel: Tunnel, ahead: Bytes, stream: Rewind<Stream
     let target = Target { scheme: Scheme::Http, ..tunnel.target.clone() };
     let policy = scope.gateway.policy();
     let as_http = Tunnel { target, ..tunnel.clone() };
-    let http_possible = exchange::unreachable(&policy, &as_http).is_none();
-    let https_possible = exchange::unreachable(&policy, &tunnel).is_none();
+    let http_possible = exchange::unreachable(&scope.gateway, &policy, &as_http).is_none();
+    let https_possible = exchange::unreachable(&scope.gateway, &policy, &tunnel).is_none();
     if !http_possible && https_possible {
         let what = "the tunnel carries clear HTTP to a destination that is allowed over TLS only";
         return close_unread(&scope, &tunnel, Reason::ProtocolRefused, what).await;

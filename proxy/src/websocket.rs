@@ -63,7 +63,8 @@ pub async fn open(
     clean_response(&mut answer.headers);
     exchange::ask_for_websocket(&mut answer.headers);
     let scanner = inspect::scanner(policy, &permit, policy::scan::Place::Websocket);
-    let seen = Seen { scanner, permit };
+    let permit = Arc::new(permit);
+    let seen = Seen { scanner, permit: Arc::clone(&permit) };
     let idle = scope.gateway.config.upstream.idle_timeout;
     let draining = scope.gateway.draining.clone();
     let scope = scope.clone();
@@ -73,7 +74,9 @@ pub async fn open(
         let relayed = relay(TokioIo::new(client), TokioIo::new(upstream), seen, meter, &draining);
         let withdrawn = async {
             match &subject.client {
-                Some(client) => exchange::no_longer_allowed(&scope, client, head.request(client)).await,
+                Some(client) => {
+                    exchange::no_longer_allowed(&scope, client, head.request(client), &permit).await
+                }
                 None => std::future::pending().await,
             }
         };
@@ -152,7 +155,7 @@ where
 /// What looks into the client's direction, and what it was permitted to do.
 struct Seen {
     scanner: Scanner,
-    permit: Permit,
+    permit: Arc<Permit>,
 }
 
 /// The client's direction.

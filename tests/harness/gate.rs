@@ -36,6 +36,8 @@ pub struct GateBuilder {
     environment: Vec<(String, String)>,
     /// Runs as nobody in particular, from a copy of the program that such a one may execute.
     unprivileged: bool,
+    /// The policy is the data folder's own.
+    own_policy: bool,
 }
 
 /// The user and group that nothing belongs to.
@@ -117,6 +119,16 @@ impl GateBuilder {
         command
     }
 
+    /// With its policy in the data folder, where commands and answers may add to it.
+    pub fn own_policy(mut self) -> GateBuilder {
+        use std::os::unix::fs::DirBuilderExt;
+        let before = self.policy_file();
+        self.own_policy = true;
+        std::fs::DirBuilder::new().mode(0o700).create(self.data()).unwrap();
+        std::fs::rename(before, self.policy_file()).unwrap();
+        self
+    }
+
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.files.path().join("data")
@@ -124,7 +136,7 @@ impl GateBuilder {
 
     /// The policy file.
     pub fn policy_file(&self) -> PathBuf {
-        self.files.path().join("policy.toml")
+        if self.own_policy { self.data().join("policy.toml") } else { self.files.path().join("policy.toml") }
     }
 
     /// Any other command of the program, on the same files.
@@ -136,7 +148,9 @@ impl GateBuilder {
         };
         command.arg("--data-dir").arg(self.data());
         command.arg("--config").arg(self.files.path().join("outgate.toml"));
-        command.arg("--policy").arg(self.policy_file());
+        if !self.own_policy {
+            command.arg("--policy").arg(self.policy_file());
+        }
         command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -241,7 +255,13 @@ impl Gate {
         let files = tempfile::Builder::new().prefix("outgate-test-").tempdir().unwrap();
         std::fs::write(files.path().join("policy.toml"), policy).unwrap();
         std::fs::write(files.path().join("outgate.toml"), "").unwrap();
-        GateBuilder { files, arguments: Vec::new(), environment: Vec::new(), unprivileged: false }
+        GateBuilder {
+            files,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            unprivileged: false,
+            own_policy: false,
+        }
     }
 
     /// Process id.
@@ -358,6 +378,26 @@ impl Gate {
         let mut raw = Raw::open(self.admin).await;
         raw.send(format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{fields}\r\n", self.admin))
             .await;
+        raw.answer().await
+    }
+
+    /// What the admin listener says, with the token, to a request with or without a body.
+    pub async fn ask_admin(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<serde_json::Value>,
+    ) -> super::Answer {
+        let mut raw = Raw::open(self.admin).await;
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        raw.send(format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.admin,
+            self.admin_token(),
+            body.len()
+        ))
+        .await;
         raw.answer().await
     }
 

@@ -214,6 +214,10 @@ pub struct Approval {
     pub answer: Arc<str>,
     /// How far it reaches.
     pub scope: Arc<str>,
+    /// Whose question it was.
+    pub agent: Option<AgentName>,
+    /// The destination that was asked about.
+    pub destination: Option<String>,
     /// Number of the record.
     pub seq: u64,
 }

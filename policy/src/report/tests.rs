@@ -260,7 +260,14 @@ fn events_go_to_their_sections_and_other_agents_stay_out() {
             purpose: Some(Redacted::literal("reviews")),
             expires: None,
         },
-        Happening::ApprovalAnswered { approval: "7".into(), answer: "approve".into(), scope: "1h".into() },
+        Happening::ApprovalAnswered {
+            approval: "7".into(),
+            answer: "approve".into(),
+            scope: "1h".into(),
+            agent: None,
+            destination: None,
+            rule: None,
+        },
         Happening::Pruned { through: 9, hash: "00".into(), records: 9 },
     ];
     for (agent, told) in [

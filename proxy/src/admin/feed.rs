@@ -42,6 +42,8 @@ pub struct Feed {
     places: Arc<Semaphore>,
     /// The last record that was looked at; `None` while nobody looks on.
     position: Mutex<Option<u64>>,
+    /// The questions that were told last.
+    questions: Mutex<Arc<str>>,
     ended: CancellationToken,
 }
 
@@ -51,6 +53,7 @@ impl Default for Feed {
             messages: broadcast::channel(QUEUE).0,
             places: Arc::new(Semaphore::new(SUBSCRIBERS)),
             position: Mutex::default(),
+            questions: Mutex::new("".into()),
             ended: CancellationToken::new(),
         }
     }
@@ -86,6 +89,7 @@ async fn look(admin: &Admin) -> Result<(), StoreError> {
         *position = None;
         return Ok(());
     }
+    tell_questions(admin).await;
     let head = admin.store.last_seq().await?;
     let after = position.replace(head).unwrap_or(head);
     if head <= after {
@@ -103,6 +107,16 @@ async fn look(admin: &Admin) -> Result<(), StoreError> {
         feed.tell("decisions", &serde_json::to_string(&changed.decisions).unwrap_or_default());
     }
     Ok(())
+}
+
+/// Tells what is held and what was answered lately, whenever that has changed.
+async fn tell_questions(admin: &Admin) {
+    let questions = json!({ "approvals": admin.control.approvals() }).to_string();
+    let mut told = admin.feed.questions.lock().await;
+    if **told != *questions {
+        admin.feed.tell("approvals", &questions);
+        *told = questions.into();
+    }
 }
 
 /// The data is JSON, and so is on one line.

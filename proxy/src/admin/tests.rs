@@ -73,6 +73,44 @@ impl Control for Pretend {
         let mistakes = self.mistakes.lock().unwrap().clone();
         Box::pin(async { if mistakes.is_empty() { Ok(()) } else { Err(mistakes) } })
     }
+
+    fn approvals(&self) -> Vec<Approval> {
+        Vec::new()
+    }
+
+    fn answer(&self, _: Ulid, answer: Answer, _: Redacted) -> BoxFuture<'_, Result<Given, AnswerError>> {
+        Box::pin(async move {
+            match answer {
+                Answer::Deny => Err(AnswerError::Answered),
+                answer => Ok(Given { answer, waited: 3, written: None }),
+            }
+        })
+    }
+
+    fn answer_refusal<'a>(
+        &'a self,
+        _: &'a DecisionView,
+        _: Answer,
+        _: Redacted,
+    ) -> BoxFuture<'a, Result<Given, AnswerError>> {
+        Box::pin(async { Err(AnswerError::Unrecorded) })
+    }
+
+    fn preview(&self, _: Ulid, _: &Redacted) -> Result<Preview, AnswerError> {
+        Ok(Preview { file: "/data/approved.toml".into(), entry: "[[approved]]".to_owned() })
+    }
+
+    fn preview_refusal(&self, _: &DecisionView, _: &Redacted) -> Result<Preview, AnswerError> {
+        Err(AnswerError::Impossible("no".to_owned()))
+    }
+
+    fn check_reply(&self, _: Ulid, _: Answer, expires: i64, token: &str) -> Result<(), BadReply> {
+        match (token, expires) {
+            ("signed", 7) => Ok(()),
+            ("signed", _) => Err(BadReply::Expired),
+            _ => Err(BadReply::Forged),
+        }
+    }
 }
 
 struct Served {
@@ -165,6 +203,8 @@ async fn without_the_token_only_health_and_from_loopback_the_metrics_are_open() 
                         400
                     }
                 }
+                // Its own signature is missing.
+                "/api/approvals/{id}/reply" => 403,
                 _ => 401,
             };
             let reply = served.ask(&line, "").await;
@@ -225,6 +265,52 @@ async fn with_the_token_everything_answers() {
         assert_eq!(reply.status, status, "{line}");
         assert!(reply.body.contains(body), "{line} says {}", reply.body);
     }
+}
+
+/// A question that is none, and a decision that is none.
+const ID: &str = "01K5C3ZJ8V7B5Q2M4N6P8R0T1W";
+
+#[tokio::test]
+async fn questions_are_answered_with_the_token_or_with_a_signature() {
+    let served = served(MetricsAccess::Token).await;
+    let post = |path: &str, body: &str| {
+        let json = "Content-Type: application/json\r\n";
+        let line = format!("POST {path} HTTP/1.1\r\nHost: <host>\r\nConnection: close\r\n");
+        format!("{line}{}{json}Content-Length: {}\r\n\r\n{body}", with_token(), body.len())
+    };
+    for (path, body, status, says) in [
+        ("", r#"{"answer":"approve","for":"1h","by":"ana"}"#, 200, r#""for":"1h","by":"ana","requests":3"#),
+        ("", r#"{"answer":"approve"}"#, 200, r#""for":"once","by":"admin API""#),
+        ("", r#"{"answer":"approve","for":"ever"}"#, 400, "`for` takes"),
+        ("", r#"{"answer":"yes"}"#, 400, "`answer` takes"),
+        ("", r#"{"answer":"deny"}"#, 409, "answered already"),
+        ("x", r#"{"answer":"deny"}"#, 404, "no such question"),
+    ] {
+        let reply = served.raw(&post(&format!("/api/approvals/{ID}{path}"), body)).await;
+        assert_eq!(reply.status, status, "{body}: {}", reply.body);
+        assert!(reply.body.contains(says), "{body}: {}", reply.body);
+    }
+    let missing = served.raw(&post(&format!("/api/decisions/{ID}/answer"), r#"{"for":"1h"}"#)).await;
+    assert_eq!(missing.status, 404, "{}", missing.body);
+    let listed = served.ask("GET /api/approvals", &with_token()).await;
+    assert_eq!((listed.status, &*listed.body), (200, r#"{"approvals":[]}"#));
+    let preview = served.ask(&format!("GET /api/approvals/{ID}/preview"), &with_token()).await;
+    assert_eq!(&*preview.body, r#"{"file":"/data/approved.toml","entry":"[[approved]]"}"#);
+    for (query, status, says) in [
+        ("answer=approve&for=once&expires=7&token=signed", 200, r#""by":"signed reply""#),
+        ("answer=approve&for=once&expires=7&token=signed&by=me", 403, "not signed"),
+        ("answer=approve&for=once&expires=6&token=signed", 403, "too late"),
+        ("answer=approve&for=once&expires=7&token=forged", 403, "not signed"),
+        ("answer=approve&for=ever&expires=7&token=signed", 403, "not signed"),
+        ("answer=deny&for=once&expires=7&token=signed", 409, "answered already"),
+        ("", 403, "not signed"),
+    ] {
+        let reply = served.ask(&format!("POST /api/approvals/{ID}/reply?{query}"), "").await;
+        assert_eq!(reply.status, status, "{query}: {}", reply.body);
+        assert!(reply.body.contains(says), "{query}: {}", reply.body);
+    }
+    let looked = served.ask(&format!("GET /api/approvals/{ID}/reply?token=signed"), "").await;
+    assert_eq!(looked.status, 401, "a link that is only looked at answers nothing");
 }
 
 #[tokio::test]

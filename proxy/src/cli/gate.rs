@@ -76,15 +76,27 @@ impl Gate {
         Ok(Gate { running, token, runtime: super::context::runtime()? })
     }
 
+    /// Asks for something.
+    ///
+    /// # Errors
+    /// A gateway that does not answer, or answers with an error.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.exchange(Method::GET, path, Bytes::new())
+    }
+
     /// Sends something and takes the answer.
     ///
     /// # Errors
     /// A gateway that does not answer, or answers with an error.
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let body: Bytes = serde_json::to_vec(body).map_err(Failure::failed)?.into();
+        self.exchange(Method::POST, path, body)
+    }
+
+    fn exchange<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Failure> {
         self.runtime.block_on(async {
             let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
-                let response = self.send(Method::POST, path, body).await?;
+                let response = self.send(method, path, body).await?;
                 let (parts, body) = response.into_parts();
                 let bytes = body.collect().await.map_err(|error| self.lost(error))?.to_bytes();
                 Ok((parts.status, bytes))

@@ -4,6 +4,7 @@
 //! `output`, and ends with an `Exit` or a `Failure`; nothing below this file ends the process.
 
 mod agent;
+mod approvals;
 mod audit;
 mod ca;
 mod changes;
@@ -20,6 +21,7 @@ mod moment;
 mod output;
 mod policy;
 mod probe;
+mod prompt;
 mod records;
 mod report;
 mod rows;
@@ -111,6 +113,7 @@ enum Command {
     Policy(policy::Arguments),
     Agent(agent::Arguments),
     Session(session::Arguments),
+    Approvals(approvals::Arguments),
     Log(log::Arguments),
     Report(report::Arguments),
     Audit(audit::Arguments),
@@ -211,6 +214,7 @@ impl Cli {
             Command::Run(arguments) => run::run(&arguments, &context),
             Command::Agent(arguments) => agent::run(&arguments, &context),
             Command::Session(arguments) => session::run(&arguments, &context),
+            Command::Approvals(arguments) => approvals::run(&arguments, &context),
             Command::Doctor(arguments) => doctor::run(&arguments, &context),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Log(arguments) => log::run(&arguments, &context),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::context::{folder_of, variable};
 use super::variables::PROXY;
-use super::{Context, Exit, Failure, output};
+use super::{Context, Exit, Failure, output, prompt};
 use crate::config::Flags;
 use crate::logging;
 use crate::running::Running;
@@ -20,7 +20,8 @@ Run the gateway.
 
 Needs no configuration: the data folder, the certificate authority and a starter policy are made where they are \
 missing. Prints the addresses of proxy and admin listener on standard output once it is ready, and on standard error \
-what to export. Stops on SIGINT and SIGTERM after what is under way has ended; reads the policy anew on SIGHUP.",
+what to export. What the policy asks about is asked in this terminal, where there is one, and by `outgate approvals` \
+in any other. Stops on SIGINT and SIGTERM after what is under way has ended; reads the policy anew on SIGHUP.",
     after_help = "\
 Examples:
   outgate serve
@@ -61,8 +62,12 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<Exit, Failu
     let options = Options { until_idle: arguments.until_idle, environment: &variable };
     let folder = folder_of(&config)?;
     let people = !arguments.until_idle;
-    let served = runtime
-        .block_on(serve(config, options, |running, link| announce(running, link, people.then_some(&folder))));
+    let served = runtime.block_on(serve(config, options, |running, link, gateway| {
+        announce(running, link, people.then_some(&folder));
+        if people {
+            prompt::start(gateway);
+        }
+    }));
     // What did not end while the gateway drained is cut now.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served.map(|()| Exit::Done).map_err(|error| Failure::Failed(format!("{error:#}")))

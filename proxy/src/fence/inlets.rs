@@ -148,10 +148,13 @@ async fn forward(fence: Arc<Fence>, stream: TcpStream, scope: Scope, slot: Slot,
     let client = tunnel.client.clone();
     let subject =
         Subject { kind: Kind::Tcp, ..Subject::connect(Some(tunnel.target.clone()), Some(client.clone())) };
-    let (permit, entry) = match exchange::permit_unread(&scope, &subject, started).await {
-        Ok(permitted) => permitted,
-        Err(stopped) => return stopped.close(),
-    };
+    let (permit, entry) =
+        match exchange::permit_unread(&scope, &subject, tunnel.credentials.as_ref(), Some(&stream), started)
+            .await
+        {
+            Ok(permitted) => permitted,
+            Err(stopped) => return stopped.close(),
+        };
     match fence.gateway.dialer.forwarded(to).await {
         Ok(upstream) => {
             entry.progress().upstream(to, Some(crate::entry::milliseconds(started)));

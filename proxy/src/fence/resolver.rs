@@ -120,7 +120,7 @@ async fn answer(fence: &Fence, query: &[u8]) -> Option<Vec<u8>> {
     };
     let mut looked = None;
     let answer = names::answer(query, &mut fence.names(), Instant::now(), |host| {
-        let look_up = policy.rules.look_up(&client.agent, host, client.observe);
+        let look_up = exchange::look_up(&fence.gateway, &policy, &client, host);
         let answered = matches!(look_up, LookUp::Answered(_));
         looked = Some(look_up);
         answered
@@ -218,7 +218,7 @@ async fn tell(fence: &Arc<Fence>, names: Vec<Host>) {
 async fn tell_one(fence: Arc<Fence>, host: Host) {
     let policy = fence.gateway.policy();
     let client = fence.opener.clone();
-    let judgement = match policy.rules.look_up(&client.agent, &host, client.observe) {
+    let judgement = match exchange::look_up(&fence.gateway, &policy, &client, &host) {
         LookUp::Answered(judgement) => judgement,
         // It was answered under another policy.
         LookUp::Refused(denial) => denial.judgement,

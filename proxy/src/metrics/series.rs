@@ -77,7 +77,7 @@ series! {
     approvals_pending: IntGauge = "outgate_approvals_pending" [],
         "Questions that wait for a person.";
     approvals: IntCounterVec = "outgate_approvals_total" ["answer"],
-        "Questions by what became of them.";
+        "Answers that people gave, and requests that got none in time.";
     sessions: IntGauge = "outgate_sessions_active" [],
         "Sessions that have begun and not ended.";
     reloads: IntCounterVec = "outgate_policy_reloads_total" ["result"],

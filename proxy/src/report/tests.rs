@@ -97,7 +97,14 @@ fn hostile(text: &str) -> Report {
         "would": "deny", "would_reason": "denied_by_rule", "outcome": "completed", "request_bytes": 9}),
     ));
     for what in [
-        Happening::ApprovalAnswered { approval: text.into(), answer: text.into(), scope: text.into() },
+        Happening::ApprovalAnswered {
+            approval: text.into(),
+            answer: text.into(),
+            scope: text.into(),
+            agent: None,
+            destination: None,
+            rule: None,
+        },
         Happening::PolicyInForce { policy: text.into(), mode: Mode::Enforce, previous: Some(text.into()) },
         Happening::ConfigurationChanged { configuration: text.into(), keys: vec![text.into()] },
         Happening::Started { version: text.into(), configuration: None },

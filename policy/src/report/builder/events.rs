@@ -12,9 +12,12 @@ impl Builder {
         let time = Moment(event.time);
         let by = event.by.as_ref().map(|by| by.as_str().to_owned());
         match &event.what {
-            Happening::ApprovalAnswered { approval, answer, scope } => {
+            Happening::ApprovalAnswered { approval, answer, scope, agent, destination, rule: _ } => {
                 let (approval, answer, scope) = (approval.clone(), answer.clone(), scope.clone());
-                push(&mut self.approvals, Approval { time, by, approval, answer, scope, seq });
+                let destination = destination.as_ref().map(|destination| destination.as_str().to_owned());
+                let agent = agent.clone();
+                let answered = Approval { time, by, approval, answer, scope, agent, destination, seq };
+                push(&mut self.approvals, answered);
             }
             Happening::PolicyInForce { policy, mode, previous } => {
                 let (policy, mode, previous) = (policy.clone(), *mode, previous.clone());

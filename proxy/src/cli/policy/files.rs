@@ -1,47 +1,21 @@
-//! The policy in force, read from its files as the gateway reads them.
+//! The policy in force, read from its files as the gateway reads them, for commands.
 
-use std::fs;
 use std::path::PathBuf;
 
-use policy::catalogue::Catalogue;
 use policy::decide::Policy;
-use policy::document::{Mistake, Source};
 
 use crate::cli::Failure;
 use crate::config::Config;
-use crate::folder;
-use crate::policies;
+use crate::policies::files;
 
-/// A policy file: what it is called, and what it holds.
-#[derive(Clone, Debug)]
-pub(crate) struct PolicyFile {
-    /// As messages show it.
-    pub(crate) path: PathBuf,
-    /// Its text.
-    pub(crate) text: String,
-}
+pub(crate) use crate::policies::files::{PolicyFile, parse};
 
 /// Reads the files named.
 ///
 /// # Errors
 /// The first that cannot be read.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<PolicyFile>, Failure> {
-    let read = |path: &PathBuf| match fs::read_to_string(path) {
-        Ok(text) => Ok(PolicyFile { path: path.clone(), text }),
-        Err(error) => Err(Failure::Failed(format!("cannot read `{}`: {error}", path.display()))),
-    };
-    paths.iter().map(read).collect()
-}
-
-/// Parses files as one policy.
-///
-/// # Errors
-/// Every mistake in them.
-pub(crate) fn parse(files: &[PolicyFile]) -> Result<Policy, Vec<Mistake>> {
-    let names: Vec<_> = files.iter().map(|file| file.path.to_string_lossy()).collect();
-    let sources: Vec<_> =
-        names.iter().zip(files).map(|(name, file)| Source { name, text: &file.text }).collect();
-    Policy::parse(&sources, Catalogue::builtin())
+    files::read(paths).map_err(Failure::Failed)
 }
 
 /// The policy in force by the settings; the starter policy is made where a data folder has none.
@@ -49,14 +23,5 @@ pub(crate) fn parse(files: &[PolicyFile]) -> Result<Policy, Vec<Mistake>> {
 /// # Errors
 /// Files that cannot be read, and every mistake in them.
 pub(crate) fn in_force(config: &Config) -> Result<(Policy, Vec<PolicyFile>), Failure> {
-    folder::prepare(&config.data_dir).map_err(Failure::failed)?;
-    policies::make_starter(config).map_err(Failure::failed)?;
-    let files = read(&config.policy_files().map_err(Failure::failed)?)?;
-    let policy = parse(&files).map_err(|mistakes| Failure::Failed(lines(&mistakes)))?;
-    Ok((policy, files))
-}
-
-/// Mistakes, one a line.
-pub(crate) fn lines(mistakes: &[Mistake]) -> String {
-    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    files::in_force(config).map_err(Failure::Failed)
 }

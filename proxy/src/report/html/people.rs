@@ -15,17 +15,19 @@ pub(super) fn approvals(report: &Report) -> Markup {
         !rows.is_empty(),
         "No question was answered.",
         html! {
-            (table("What people answered.", &["Time", "By", "Question", "Answer", "Reaches"], html! {
+            (table("What people answered.", &["Time", "By", "Agent", "Destination", "Question", "Answer", "Reaches"], html! {
                 @for row in rows.rows.iter().take(ROWS) {
                     tr {
                         td .t { (time(row.time)) }
                         td .name { (optional(row.by.as_deref())) }
+                        td .name { (optional(row.agent.as_ref().map(|agent| agent.as_str()))) }
+                        td .name { (optional(row.destination.as_deref())) }
                         th .name scope="row" { (Shown(&row.approval)) }
                         td { (Shown(&row.answer)) }
                         td { (Shown(&row.scope)) }
                     }
                 }
-                (more(rows, 5, "answers"))
+                (more(rows, 7, "answers"))
             }))
         },
     )

@@ -175,10 +175,13 @@ impl Page {
     pub(super) fn approvals(&mut self, report: &Report) {
         let nothing = "No question was answered.";
         self.section("Approvals", nothing, &report.approvals, false, |page, listed| {
-            page.table(&["Time (UTC)", "By", "Question", "Answer", "Reaches"], listed, |row| {
+            let columns = ["Time (UTC)", "By", "Agent", "Destination", "Question", "Answer", "Reaches"];
+            page.table(&columns, listed, |row| {
                 vec![
                     words::time(row.time),
                     optional(row.by.as_deref()),
+                    optional(row.agent.as_ref().map(|agent| agent.as_str())),
+                    optional(row.destination.as_deref()),
                     cell(&row.approval),
                     cell(&row.answer),
                     cell(&row.scope),
