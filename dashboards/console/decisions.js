@@ -54,7 +54,7 @@ class Decisions {
       open: () => this.open(),
       end: (all) => this.older(all),
       follow: (unseen) => this.follow(unseen),
-      near: (row, element) => this.offer(row, element),
+      near: (row, element, kept) => this.offer(row, element, kept),
     });
     this.build(main);
   }
@@ -189,9 +189,9 @@ class Decisions {
   }
 
   /** Puts the answers into a row that is pointed at: in all of them they would only cost. */
-  offer(row, element) {
+  offer(row, element, kept) {
     const reason = element.querySelector(".reason");
-    if (isAnswerable(row) && !reason.querySelector(".answers")) reason.append(answersTo(row, "-1"));
+    if (isAnswerable(row) && !reason.querySelector(".answers")) reason.append(kept ?? answersTo(row, "-1"));
   }
 
   select(row, open) {

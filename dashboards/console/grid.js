@@ -5,7 +5,7 @@ const NEAR_THE_END = 40;
 
 /**
  * Columns: `label`, `kind`, `fill(cell, row)`. `on`: `select(row, open)`, `open()`, `end(all)`, `follow(unseen)`, and
- * `near(row, element)` for the row that is pointed at or chosen.
+ * `near(row, element, kept)` for the row that is pointed at or chosen; `kept` are the answers it has already.
  */
 export class Grid {
   constructor(label, columns, on) {
@@ -97,12 +97,17 @@ export class Grid {
       }
     }
     this.stretch();
-    if (top > 0 && above > 0) {
+    if ((top > 0 || this.isHeld()) && above > 0) {
       this.body.scrollTop = top + above * this.height;
       this.unseen += above;
       this.on.follow(this.unseen);
     }
     this.draw();
+  }
+
+  /** Somebody points at a row that can be answered: no other may slip under their finger. */
+  isHeld() {
+    return this.body.querySelector(".grid-row:hover .answers, .answers:focus-within") !== null;
   }
 
   /** Where a number stands, or would. Rows go down by it. */
@@ -137,15 +142,13 @@ export class Grid {
     if (this.unseen > 0 && this.body.scrollTop < this.height / 2) this.seen();
     const from = Math.max(0, this.first() - AROUND);
     const to = Math.min(this.rows.length, this.first() + Math.ceil(this.body.clientHeight / this.height) + AROUND);
-    while (this.pool.length < to - from) this.pool.push(this.row());
-    const size = this.pool.length;
-    const used = new Set();
-    for (let at = from; at < to; at += 1) {
-      const element = this.pool[at % size];
-      used.add(element);
-      this.show(element, this.rows[at], at);
-    }
-    for (const element of this.pool) element.hidden = !used.has(element);
+    // A row that stays keeps its element, wherever it moves: what points at it, presses or holds it goes on doing so.
+    const seen = this.rows.slice(from, to);
+    const wanted = new Set(seen.map((row) => row.seq));
+    const kept = new Map(this.pool.filter((element) => wanted.has(element.row?.seq)).map((element) => [element.row.seq, element]));
+    const free = this.pool.filter((element) => kept.get(element.row?.seq) !== element);
+    seen.forEach((row, number) => this.show(kept.get(row.seq) ?? free.pop() ?? this.row(), row, from + number));
+    for (const element of free) element.hidden = true;
     if (to > this.rows.length - NEAR_THE_END) this.on.end(false);
   }
 
@@ -155,16 +158,20 @@ export class Grid {
     element.addEventListener("click", () => this.choose(element.row, true));
     element.addEventListener("pointerenter", () => this.on.near(element.row, element));
     this.space.append(element);
+    this.pool.push(element);
     return element;
   }
 
   show(element, row, at) {
+    element.hidden = false;
     const known = this.shownBy.get(element);
     if (known?.row !== row) {
+      const kept = known?.row.seq === row.seq ? element.querySelector(".answers") : null;
       element.row = row;
       element.id = `row-${row.seq}`;
       this.columns.forEach((column, number) => column.fill(element.children[number], row));
       element.dataset.action = row.action;
+      if (kept || row.seq === this.selected || element.matches(":hover")) this.on.near(row, element, kept);
     }
     if (known?.at !== at) {
       element.style.transform = `translateY(${at * this.height}px)`;

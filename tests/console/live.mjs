@@ -63,6 +63,17 @@ await walk(async (page) => {
   assert.equal(await body.evaluate((element) => element.scrollTop), 0);
   assert.match(await first(page), /late-/);
 
+  // At the top they follow, but not under a finger that is about to answer.
+  const pointed = page.locator(".grid-row", { hasText: "/late-" }).first();
+  await pointed.hover();
+  const still = await pointed.evaluate((element) => [element.textContent, Math.round(element.getBoundingClientRect().top)]);
+  await ask("http://three.test/slips-in");
+  await page.getByRole("button", { name: "↑ 1 new" }).waitFor();
+  const now = await page.evaluate((top) => [...document.querySelectorAll(".grid-row:not([hidden])")].find((row) => Math.round(row.getBoundingClientRect().top) === top).textContent, still[1]);
+  assert.equal(now, still[0]);
+  await page.mouse.move(5, 5);
+  await page.getByRole("button", { name: "↑ 1 new" }).click();
+
   // A filter: what it means, what it refuses, what arrives under it.
   const filter = page.getByLabel("Filter", { exact: true });
   await page.keyboard.press("/");
@@ -86,7 +97,7 @@ await walk(async (page) => {
     await filter.press("Enter");
     await page.getByText(said).waitFor();
   }
-  for (const [text, number] of [["host:*.test reason:unknown_destination agent:anonymous since:1h class:unknown", "91 decisions"], ["class:model", null], ["finding:secret", null], ["three.test", "5 decisions"]]) {
+  for (const [text, number] of [["host:*.test reason:unknown_destination agent:anonymous since:1h class:unknown", "92 decisions"], ["class:model", null], ["finding:secret", null], ["three.test", "6 decisions"]]) {
     await filter.fill(text);
     await filter.press("Enter");
     await page.getByText(number ?? "No decision fits this filter").waitFor();
@@ -98,7 +109,7 @@ await walk(async (page) => {
   await page.getByRole("button", { name: "Keep this filter" }).click();
   await page.reload();
   await page.getByRole("button", { name: "host:three.test", exact: true }).waitFor();
-  await page.getByText("5 decisions").waitFor();
+  await page.getByText("6 decisions").waitFor();
   await page.getByRole("button", { name: "Forget the filter host:three.test" }).click();
   await page.getByRole("button", { name: "host:three.test", exact: true }).waitFor({ state: "hidden" });
 
