@@ -6,7 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::harness::{Answer, Gate, Raw, Request, Row, Way, World, WorldBuilder, eventually, secrets};
+use crate::harness::{
+    Answer, Gate, Raw, Request, Row, UNAWARE, Way, World, WorldBuilder, all_inside_a_network, eventually,
+    secrets,
+};
 
 mod crowd;
 mod endings;
@@ -114,6 +117,13 @@ async fn every_way_waits_and_passes_or_not_by_the_same_answers() {
         assert_eq!(world.gate.metric("outgate_approvals_pending", &[]).await, 0.0);
         world.finish().await;
     }
+}
+
+/// The same by the ways out of a fence that programs take which know no proxy.
+#[tokio::test]
+async fn programs_that_know_no_proxy_wait_alike() {
+    let tests = ["approvals::every_way_waits", "approvals::endings::a_client_that_goes"];
+    all_inside_a_network(&tests, (UNAWARE, "yes")).await;
 }
 
 #[tokio::test]

@@ -78,6 +78,22 @@ async fn an_open_websocket_ends_when_the_policy_no_longer_allows_it() {
     world.finish().await;
 }
 
+/// Whoever saves a file empties it first; what nobody meant to be in force must not be.
+#[tokio::test]
+async fn a_policy_that_is_being_written_is_not_in_force() {
+    let world = World::with_policy(POLICY).start().await;
+    let request = Request::get("allowed.test", "/");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        for text in ["version = 1", &*world.policy(POLICY)] {
+            world.gate.write_policy(text);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(world.send(Way::Http1, &request).await.status, 200, "{}", world.gate.stderr());
+        }
+    }
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn an_agent_has_its_share_of_connections_whatever_they_carry() {
     let world = World::with_policy(POLICY).config("[limits]\nconnections_per_agent = 2").start().await;

@@ -207,7 +207,7 @@ impl Desk {
             None => self.open(&asked, State::Pending, now),
         }
         let new = known.is_none();
-        let question = self.join(asked);
+        let question = self.join(&asked);
         Effect::Wait { request, question, new }
     }
 
@@ -248,7 +248,7 @@ impl Desk {
         self.questions.insert(asked.id, question);
     }
 
-    fn join(&mut self, asked: Asked) -> Ulid {
+    fn join(&mut self, asked: &Asked) -> Ulid {
         let id = self.by_subject.get(&asked.about).copied().unwrap_or(asked.id);
         if let Some(question) = self.questions.get_mut(&id) {
             question.waiting.insert(asked.request);

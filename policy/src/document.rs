@@ -59,6 +59,15 @@ pub struct Mistake {
     pub message: String,
 }
 
+impl Mistake {
+    /// A mistake whose words quote what somebody wrote: what a terminal would obey is spelled out.
+    pub(crate) fn new(file: Arc<str>, line: u32, message: impl AsRef<str>) -> Mistake {
+        let spelled =
+            |char: char| if char.is_control() { char.escape_debug().to_string() } else { char.into() };
+        Mistake { file, line, message: message.as_ref().chars().map(spelled).collect() }
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.file, self.line, self.message)

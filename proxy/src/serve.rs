@@ -313,7 +313,7 @@ async fn watch(
     stop: &mut Stop,
     mut asked: mpsc::Receiver<ReloadAsked>,
 ) {
-    let mut seen = Fingerprint::take(&gateway.config);
+    let mut files = Files::of(gateway);
     let mut used = Instant::now();
     let mut upkeep = Upkeep::new();
     let mut rotation = Rotation::default();
@@ -330,9 +330,7 @@ async fn watch(
                 let _ = answer.send(reload(gateway, options, "admin API").await);
             }
             _ = tick.tick() => {
-                let now = Fingerprint::take(&gateway.config);
-                if now != seen {
-                    seen = now;
+                if files.have_changed(gateway) {
                     let _ = reload(gateway, options, "changed file").await;
                 }
                 rotation.notice(gateway, "changed file").await;
@@ -348,6 +346,32 @@ async fn watch(
                 }
             }
         }
+    }
+}
+
+/// The policy's files as they were when they were last read, and last looked at.
+struct Files {
+    read: Fingerprint,
+    seen: Fingerprint,
+}
+
+impl Files {
+    fn of(gateway: &Gateway) -> Files {
+        let read = Fingerprint::take(&gateway.config);
+        Files { seen: read.clone(), read }
+    }
+
+    /// Whether there is something new to read. A file that still changes is being written: the half of a policy
+    /// must not come into force, an empty one least of all.
+    fn have_changed(&mut self, gateway: &Gateway) -> bool {
+        let now = Fingerprint::take(&gateway.config);
+        let settled = now == self.seen;
+        self.seen = now;
+        let changed = settled && self.seen != self.read;
+        if changed {
+            self.read = self.seen.clone();
+        }
+        changed
     }
 }
 

@@ -41,7 +41,8 @@ async fn a_thousand_requests_and_fifty_questions_leave_nothing_behind() {
     let mut waiting = Vec::new();
     for number in 0..REQUESTS {
         let host = host(number % QUESTIONS);
-        let (agent, way) = (world.agent.clone(), if number % 20 == 0 { Way::Http2 } else { Way::Absolute });
+        let (agent, way) =
+            (world.agent.clone(), if number.is_multiple_of(20) { Way::Http2 } else { Way::Absolute });
         let request = Request::get(&host, &format!("/{number}"));
         let (origin, proxy) = (world.agent.absolute(&request), gate.proxy);
         // Clients with patience of their own: longer than the gateway's.
@@ -70,9 +71,9 @@ async fn a_thousand_requests_and_fifty_questions_leave_nothing_behind() {
         (requests == REQUESTS as u64).then_some(pending)
     })
     .await;
-    let in_tls = (0..REQUESTS).filter(|number| number % 20 == 0).map(|number| number % QUESTIONS);
+    let in_tls = (0..REQUESTS).filter(|number| number.is_multiple_of(20)).map(|number| number % QUESTIONS);
     let in_tls = in_tls.collect::<std::collections::HashSet<_>>().len();
-    let in_clear = (0..REQUESTS).filter(|number| number % 20 != 0).map(|number| number % QUESTIONS);
+    let in_clear = (0..REQUESTS).filter(|number| !number.is_multiple_of(20)).map(|number| number % QUESTIONS);
     let in_clear = in_clear.collect::<std::collections::HashSet<_>>().len();
     assert_eq!(questions.len(), in_tls + in_clear);
     world.origin.must_be_untouched();

@@ -277,7 +277,7 @@ impl Draft {
         let catalogue = self.extended(catalogue, mistakes)?;
         for (name, Origin { file, line }) in &self.names {
             if let Err(unknown) = catalogue.select(name) {
-                mistakes.push(Mistake { file: file.clone(), line: *line, message: unknown.to_string() });
+                mistakes.push(Mistake::new(file.clone(), *line, unknown.to_string()));
             }
         }
         self.rules.sort_by(|a, b| {
@@ -289,7 +289,7 @@ impl Draft {
             let (Origin { file, line }, other) = (&pair[1].origin, &pair[0].origin);
             let message =
                 format!("`{}` names two rules: the other is at {}:{}", pair[1].name, other.file, other.line);
-            mistakes.push(Mistake { file: file.clone(), line: *line, message });
+            mistakes.push(Mistake::new(file.clone(), *line, message));
         }
         self.known.sort_by(|a, b| (&a.from, &a.origin.file, &a.to).cmp(&(&b.from, &b.origin.file, &b.to)));
         self.known.dedup_by(|a, b| (&a.from, &a.origin.file, &a.to) == (&b.from, &b.origin.file, &b.to));
@@ -334,7 +334,7 @@ impl Draft {
             } else {
                 problem.message
             };
-            mistakes.push(Mistake { file, line, message });
+            mistakes.push(Mistake::new(file, line, message));
         }
         None
     }
@@ -359,7 +359,7 @@ impl Draft {
                 approval.rule,
                 near.unwrap_or_default()
             );
-            Mistake { file, line, message }
+            Mistake::new(file, line, message)
         };
         stale.map(warn).collect()
     }

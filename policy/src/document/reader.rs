@@ -55,7 +55,7 @@ impl<'s> Page<'s> {
     /// Adds a mistake in words of its own.
     pub(super) fn report(&mut self, span: &Span, message: String) {
         let Origin { file, line } = self.origin(span);
-        self.mistakes.push(Mistake { file, line, message });
+        self.mistakes.push(Mistake::new(file, line, message));
     }
 
     /// File and line of a span.

@@ -44,11 +44,11 @@ struct List {
     json: bool,
 }
 
-/// Say yes
+/// Answer a question with yes
 #[derive(Debug, clap::Args)]
 #[command(
     long_about = "\
-Say yes.
+Answer a question with yes.
 
 `once` lets pass what waits, or else one retry; `session` holds for as long as the session lasts, `1h` for an hour. \
 `always` is written into policy.d of the data folder, and printed before. The policy still holds: what it denies, and \
@@ -70,7 +70,7 @@ struct Approve {
     json: bool,
 }
 
-/// Say no, to what waits and to its retries
+/// Answer a question with no, for what waits and for its retries
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -197,7 +197,7 @@ impl Held<'_> {
         // Tells the connection, where nothing is read from it, to look whether its client is there.
         let _held = self.scope.serving.as_ref().map(crate::patience::Serving::hold);
         let mut looks = tokio::time::interval(LOOK);
-        let mut since_identity = 0;
+        let mut since_identity = 0_u32;
         loop {
             let open = self.asked.as_mut()?;
             let waiting = open.waiting.as_mut()?;
@@ -214,8 +214,8 @@ impl Held<'_> {
                         return Some(self.gone(judgement));
                     }
                     since_identity += 1;
-                    if since_identity % LOOKS_BETWEEN_IDENTITIES == 0
-                        && let Err(last) = self.identify(judgement).await
+                    if since_identity.is_multiple_of(LOOKS_BETWEEN_IDENTITIES)
+                        && let Some(last) = self.identify(judgement).await
                     {
                         return Some(last);
                     }
@@ -229,7 +229,7 @@ impl Held<'_> {
             Settled::Decide(grant) => {
                 grant.into_iter().for_each(|grant| self.add(grant));
                 // The agent may have been revoked while it waited.
-                self.identify(judgement).await.err()
+                self.identify(judgement).await
             }
             Settled::Refused(why) => {
                 let reason = match why {
@@ -245,8 +245,8 @@ impl Held<'_> {
         }
     }
 
-    /// Looks again at who asks.
-    async fn identify(&mut self, judgement: &Judgement) -> Result<(), Last> {
+    /// Looks again at who asks; the refusal, where that is nobody any more.
+    async fn identify(&mut self, judgement: &Judgement) -> Option<Last> {
         let identified = match self.matter {
             Matter::Request { headers, .. } => client_of(self.scope, headers).await,
             Matter::Unread { credentials, .. } => self.gateway().identify_by(*credentials).await,
@@ -254,9 +254,9 @@ impl Held<'_> {
         match identified {
             Ok(client) => {
                 self.client = client;
-                Ok(())
+                None
             }
-            Err(refusal) => Err(last(refusal, judgement, OutcomeKind::Denied)),
+            Err(refusal) => Some(last(refusal, judgement, OutcomeKind::Denied)),
         }
     }
 
