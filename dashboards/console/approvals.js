@@ -3,7 +3,7 @@
 import { answersToHeld } from "./answers.js";
 import { getIfThere } from "./api.js";
 import { empty, fill, h, table, unavailable } from "./dom.js";
-import { ago, count, moment } from "./format.js";
+import { ago, clock, count, moment } from "./format.js";
 
 export function show(main, context) {
   const content = h("div", { class: "content" });
@@ -44,7 +44,7 @@ function card(approval, load) {
   return h("li", { class: "card" },
     h("p", { class: "host" }, h("bdi", {}, approval.destination)),
     h("p", { class: "request" }, h("code", {}, `${approval.method ?? ""} ${approval.path ?? ""}`)),
-    h("p", { class: "soft" }, `${approval.agent} asked ${ago(approval.asked)}; `, approval.requests > 1 && `${count(approval.requests)} requests; `, `the answer is “no” ${ago(approval.expires)}.`, approval.rule && [" Rule: ", h("q", {}, approval.rule), "."]),
+    h("p", { class: "soft" }, `${approval.agent} asked ${ago(approval.asked)}; `, approval.requests > 1 && `${count(approval.requests)} requests; `, `it can be answered until ${clock(approval.expires)}.`, approval.rule && [" Rule: ", h("q", {}, approval.rule), "."]),
     answersToHeld(approval, load));
 }
 
