@@ -30,7 +30,7 @@ fn told(output: &Output) -> (Option<i32>, String, String) {
 }
 
 /// Stops the gateway that a command left running on a folder.
-async fn stop_the_gateway_of(data: &Path) {
+pub async fn stop_the_gateway_of(data: &Path) {
     let Ok(note) = std::fs::read(data.join("gateway.json")) else { return };
     let note: Value = serde_json::from_slice(&note).unwrap();
     let pid = i32::try_from(note["pid"].as_i64().unwrap()).unwrap();
@@ -102,6 +102,24 @@ async fn what_changes_something_is_refused_inside_a_session() {
         assert!(stderr.contains("is refused inside a session"), "{arguments:?}: {stderr}");
         assert!(!folder.path().join("data").exists(), "{arguments:?} left something behind");
     }
+}
+
+#[tokio::test]
+async fn top_shows_who_goes_where_and_what_was_refused() {
+    let world = World::with_policy(POLICY).start().await;
+    for host in ["allowed.test", "allowed.test", "other.test"] {
+        world.send(Way::Http1, &Request::get(host, "/")).await;
+    }
+    world.gate.decisions_reach(3).await;
+    let said = world.gate.told(&["top", "--window", "1h"]).await;
+    let port = world.origin.tls;
+    for words in
+        ["3 requests in", "1 refused", "anonymous", &format!("allowed.test:{port}"), "unknown_destination"]
+    {
+        assert!(said.contains(words), "`{words}` in\n{said}");
+    }
+    assert!(!said.contains('\u{1b}'), "no terminal, no control: {said}");
+    world.finish().await;
 }
 
 #[tokio::test]

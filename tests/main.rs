@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "the tests are the clients and servers round the gateway")]
 #![allow(dead_code, unreachable_pub, reason = "the vocabulary is one crate with its users; words may rest")]
 
+mod alerts;
 mod approvals;
 mod big;
 mod clients;
@@ -32,3 +33,5 @@ mod scale;
 mod soak;
 mod streams;
 mod transparency;
+mod watching;
+mod week_one;

@@ -28,6 +28,8 @@ const RECORDS: u64 = 1_000_000;
 const FULL: u64 = 10_000_000;
 /// Records of such a store that are verified in a second, at the least, on a machine with two cores.
 const VERIFIED: f64 = 200_000.0;
+/// Decisions that are read and judged in a second, at the least, on such a machine.
+const JUDGED: f64 = 50_000.0;
 /// Records of one transaction.
 const BATCH: u64 = 512;
 /// Exchanges of one session.
@@ -231,6 +233,7 @@ async fn what_a_large_store_is_asked_is_answered_at_once() {
     session_is_quick(&filled).await;
     console_is_quick(&filled).await;
     verify_is_quick(&filled).await;
+    suggesting_and_replaying_are_quick(&filled).await;
     pruning_is_not_noticed(&filled).await;
 }
 
@@ -310,6 +313,33 @@ async fn verify_is_quick(filled: &Filled) {
     // Only of the program as it is released: a build for tests is several times as slow.
     if std::env::var_os("OUTGATE_TEST_PROGRAM").is_some() && filled.records >= FULL {
         assert!(rate > VERIFIED, "audit verify took {took:?}: {rate:.0} records a second");
+    }
+}
+
+/// Every decision is read and put to another policy.
+async fn suggesting_and_replaying_are_quick(filled: &Filled) {
+    let decisions = filled.records / 2;
+    let (took, said) = timed(&filled.folder, &["policy", "suggest"]).await;
+    let rate = decisions as f64 / took.as_secs_f64();
+    eprintln!("MEASURED: policy suggest: {decisions} decisions in {took:?}, {rate:.0} a second");
+    assert!(
+        said.contains("\"@anthropic\",") && said.contains("rare.example: it looks like github.com"),
+        "{said}"
+    );
+    let candidate = filled.folder.join("candidate.toml");
+    std::fs::write(&candidate, &said).unwrap();
+    let mut command = command();
+    command.arg("--data-dir").arg(&filled.folder).args(["policy", "replay", "--json"]).arg(&candidate);
+    let began = Instant::now();
+    let output = command.output().await.unwrap();
+    let took = began.elapsed();
+    let replayed = decisions as f64 / took.as_secs_f64();
+    eprintln!("MEASURED: policy replay: {decisions} decisions in {took:?}, {replayed:.0} a second");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let totals: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert!(totals["replayed"].as_u64() >= Some(filled.records * 2 / 5), "{totals}");
+    if std::env::var_os("OUTGATE_TEST_PROGRAM").is_some() {
+        assert!(rate.min(replayed) > JUDGED, "a million decisions take more than twenty seconds");
     }
 }
 

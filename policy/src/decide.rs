@@ -19,12 +19,14 @@ use crate::verdict::{
     Action, Class, Denial, Judgement, Mode, Permit, Question, Reason, UploadLimits, Verdict,
 };
 
+mod asks;
 mod explain;
 mod grants;
 mod index;
 mod look_up;
 mod policy;
 
+pub use asks::Asks;
 pub use explain::{Explanation, Match};
 pub use grants::{Grant, Grants, Holder, Methods, Point};
 pub use look_up::LookUp;

@@ -15,10 +15,10 @@ use crate::rule::{Destination, LimitChanges, Origin, Rule};
 use crate::target::Host;
 use crate::verdict::{Action, Class, Mode, SecretAction, UploadLimits};
 
-mod advice;
+pub(crate) mod advice;
 mod draft;
 mod keys;
-mod print;
+pub(crate) mod print;
 mod reader;
 mod scalar;
 mod schema;
@@ -125,7 +125,7 @@ impl<T> ByClass<T> {
         }
     }
 
-    fn of_mut(&mut self, class: Class) -> &mut T {
+    pub(crate) fn of_mut(&mut self, class: Class) -> &mut T {
         match class {
             Class::Model => &mut self.model,
             Class::Tool => &mut self.tool,

@@ -4,6 +4,7 @@
 //! then one handler out of `ROUTES`. What it shows of the gateway it asks of a [`Control`].
 
 mod agents;
+mod alerts;
 mod answer;
 mod approvals;
 mod audit;
@@ -35,6 +36,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use crate::alert::Alerts;
 use crate::answering::{AnswerError, Given, Preview};
 use crate::audit::{ChangeError, Recorder};
 use crate::config::MetricsAccess;
@@ -64,6 +66,8 @@ pub struct Admin {
     pub store: Store,
     /// Records changes, each with its event.
     pub recorder: Recorder,
+    /// What people are told.
+    pub alerts: Alerts,
     /// Who may ask; told of every change made here.
     pub identities: Arc<Identities>,
     /// Where clients connect, for the URLs that are handed out; `None` where that is a Unix socket alone.
@@ -261,6 +265,7 @@ const ROUTES: &[Route] = &[
     Route { method: "post", path: "/api/approvals/{id}", handler: || post(approvals::answer) },
     Route { method: "get", path: "/api/approvals/{id}/preview", handler: || get(approvals::preview) },
     Route { method: "post", path: "/api/approvals/{id}/reply", handler: || post(approvals::reply) },
+    Route { method: "get", path: "/api/alerts", handler: || get(alerts::list) },
     Route { method: "post", path: "/api/audit/prune", handler: || post(audit::prune) },
     Route { method: "get", path: "/api/policy", handler: || get(policy::show) },
     Route { method: "post", path: "/api/policy/reload", handler: || post(policy::reload) },

@@ -13,10 +13,12 @@ mod value;
 mod words;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use policy::address::AddressEntry;
 use policy::target::Host;
 
 pub use mistake::{Mistake, Mistakes, Place};
@@ -24,7 +26,8 @@ pub use settings::keys;
 pub use upstream_proxy::ParentProxy;
 pub use value::{Endpoint, ListenAddress};
 pub use words::{
-    AlertFormat, AlertKind, CaKey, Durability, IdentityMode, LogFormat, MetricsAccess, RefuseMode, Word,
+    AlertFormat, AlertKind, CaKey, DesktopAlerts, Durability, IdentityMode, LogFormat, MetricsAccess,
+    RefuseMode, Word,
 };
 
 use crate::folder;
@@ -198,8 +201,10 @@ pub struct Fence {
 }
 
 /// `[alerts]`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Alerts {
+    /// Whether questions are shown on the desktop.
+    pub desktop: DesktopAlerts,
     /// Whom to tell, `[[alerts.webhook]]`.
     pub webhook: Vec<Webhook>,
 }
@@ -215,6 +220,20 @@ pub struct Webhook {
     pub on: Vec<AlertKind>,
     /// Equal alerts within this time become one.
     pub digest: Duration,
+    /// What its messages are signed with; `None` for the key in the data folder.
+    pub key: Option<Hidden>,
+    /// What besides public addresses its name may lead to.
+    pub addresses: Vec<AddressEntry>,
+}
+
+/// A secret of the configuration. Debug prints nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// `[otlp]`.
@@ -262,7 +281,7 @@ impl Default for Config {
             store: StoreSettings::default(),
             approvals: Approvals::default(),
             fence: Fence::default(),
-            alerts: Alerts::default(),
+            alerts: Alerts { desktop: DesktopAlerts::Off, webhook: Vec::new() },
             otlp: Otlp::default(),
             data_dir: PathBuf::new(),
             config: PathBuf::new(),

@@ -11,9 +11,11 @@ use policy::redact::{Redacted, Redactor};
 use policy::request::{Kind, Request};
 use policy::usage::Usage;
 use policy::view::{DecisionView, rfc3339};
+use tokio::sync::broadcast::error::RecvError;
 use ulid::Ulid;
 
 use crate::admin;
+use crate::alert::Waiting;
 use crate::answering::{AnswerError, Given, Preview};
 use crate::asked::read_url;
 use crate::clock;
@@ -146,6 +148,31 @@ impl admin::Control for Control {
 
     fn check_reply(&self, id: Ulid, answer: Answer, expires: i64, token: &str) -> Result<(), BadReply> {
         self.gateway.hold.key.check(id, answer, expires, token)
+    }
+}
+
+/// Tells the alerts of every question, with URLs below `admin` by which it is answered.
+pub async fn tell_of_questions(gateway: Arc<Gateway>, admin: String) {
+    let mut news = gateway.hold.listen();
+    loop {
+        let question = match news.recv().await {
+            Ok(question) => question,
+            // Who lags behind is told of the next ones; `approvals list` has them all.
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        let shown = approval(&question, &gateway.policy().redactor);
+        let hold = &gateway.hold;
+        let reply = |answer| format!("{admin}{}", hold.key.reply_path(&question, answer, hold.answerable));
+        gateway.alerts.approval_waiting(&Waiting {
+            id: shown.id,
+            agent: &shown.agent,
+            session: shown.session,
+            destination: &shown.destination,
+            rule: shown.rule.as_ref(),
+            reply_url: Some(&reply(Answer::Once)),
+            deny_url: Some(&reply(Answer::Deny)),
+        });
     }
 }
 

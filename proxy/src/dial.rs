@@ -76,6 +76,13 @@ pub enum DialError {
     Timeout,
 }
 
+impl DialError {
+    /// Whether it was not allowed, rather than not possible.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, DialError::Forbidden { .. } | DialError::Own(_))
+    }
+}
+
 impl Dialer {
     /// Connects to `target` over TCP.
     ///

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alert::Alerts;
 use crate::audit::Recorder;
 use crate::clock;
 use crate::config::Config;
@@ -46,6 +47,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Commits decisions and outcomes.
     pub recorder: Recorder,
+    /// Tells people.
+    pub alerts: Alerts,
     /// What was recorded.
     pub store: Store,
     /// Who may ask.
@@ -91,6 +94,7 @@ pub struct Parts {
     pub config: Config,
     pub metrics: Arc<Metrics>,
     pub recorder: Recorder,
+    pub alerts: Alerts,
     pub store: Store,
     pub identities: Arc<Identities>,
     pub mint: Mint,
@@ -144,6 +148,7 @@ impl Gateway {
             config: parts.config,
             metrics: parts.metrics,
             recorder: parts.recorder,
+            alerts: parts.alerts,
             store: parts.store,
             identities: parts.identities,
             mint: parts.mint,
@@ -274,6 +279,7 @@ impl Gateway {
 
     /// Counts an exchange that has ended. The last word counts, once.
     pub fn account(&self, decision: &Decision, outcome: &Outcome) {
+        self.alerts.exchange(decision, outcome);
         self.metrics.decided(decision.class, outcome.action, outcome.reason);
         self.metrics.requested(decision.class, decision.service.as_deref());
         self.metrics.agent_requested(&decision.agent, outcome.action);

@@ -11,6 +11,7 @@
 pub mod accept;
 pub mod admin;
 pub mod agents;
+pub mod alert;
 pub mod alive;
 pub mod answering;
 pub mod asked;

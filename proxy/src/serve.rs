@@ -15,10 +15,11 @@ use tokio::task::JoinHandle;
 
 use crate::accept::{self, Listener};
 use crate::admin::{self, Admin, AdminToken, Answers, Feed, SignIns};
+use crate::alert::{AlertKey, Alerts, Receiver};
 use crate::audit::{CheckpointOptions, Recorder};
 use crate::clock;
-use crate::config::{Config, Durability, Environment, ListenAddress};
-use crate::control::Control;
+use crate::config::{Config, DesktopAlerts, Durability, Environment, Hidden, ListenAddress};
+use crate::control::{self, Control};
 use crate::dial::Dialer;
 use crate::fence::gate::{self, Gate};
 use crate::folder;
@@ -83,6 +84,7 @@ pub async fn serve(
         metrics_access: gateway.config.metrics,
         store: gateway.store.clone(),
         recorder: gateway.recorder.clone(),
+        alerts: gateway.alerts.clone(),
         identities: Arc::clone(&gateway.identities),
         proxy: listeners.iter().find_map(Listener::address),
         token: AdminToken::open(&gateway.config.data_dir)?,
@@ -99,6 +101,7 @@ pub async fn serve(
         tokio::spawn(accept::run(Arc::clone(&gateway), listener));
     }
     tokio::spawn(gate::run(Arc::clone(&gateway), gate));
+    tokio::spawn(control::tell_of_questions(Arc::clone(&gateway), format!("http://{}", running.admin)));
     let admin = tokio::spawn(admin::run(state, admin, gateway.stopping.clone()));
     claim.announce(&running)?;
     ready(&running, &link, &gateway);
@@ -157,12 +160,15 @@ async fn build(
     let (listeners, admin) = bind(&config, options.until_idle).await?;
     let gate = Gate::open(&config.data_dir)?;
     let dialer = dialer(&config, &metrics, listeners.iter().chain([&admin]))?;
+    let alerts = alerts(&config, &metrics, &dialer, &upstream)?;
+    tokio::spawn(tell_known_domains(store.clone(), alerts.clone()));
     let places = places(config.limits.connections);
     let hold = Hold::new(&config.approvals, config.unattended, Arc::clone(&metrics))?;
     let gateway = Gateway::new(Parts {
         config,
         metrics,
         recorder,
+        alerts,
         store,
         identities,
         mint,
@@ -257,6 +263,43 @@ fn checkpoints(
         flush: config.audit.durability == Durability::Power,
         webhook,
     })
+}
+
+/// Who is told of what, and with which key it is signed.
+fn alerts(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    dialer: &Arc<Dialer>,
+    upstream: &UpstreamTls,
+) -> anyhow::Result<Alerts> {
+    let mut receivers = Vec::new();
+    for of in &config.alerts.webhook {
+        let webhook = Webhook::new(&of.url, Arc::clone(dialer), Arc::clone(&upstream.http1));
+        let webhook = webhook.ok_or_else(|| {
+            anyhow::anyhow!("`alerts.webhook` has a `url` without a host that can be dialled")
+        })?;
+        receivers.push(Receiver {
+            webhook: webhook.judged(of.addresses.clone()),
+            format: of.format,
+            wants: of.on.clone(),
+            digest: of.digest,
+            key: match &of.key {
+                Some(Hidden(secret)) => AlertKey::of(secret),
+                None => AlertKey::open(&config.data_dir)?,
+            },
+        });
+    }
+    Ok(Alerts::start(receivers, config.alerts.desktop == DesktopAlerts::On, metrics))
+}
+
+/// What was asked for before is not new. Where the store cannot tell, nothing is called so.
+async fn tell_known_domains(store: Store, alerts: Alerts) {
+    match store.domains().await {
+        Ok(domains) => alerts.knows(domains),
+        Err(error) => {
+            tracing::warn!(%error, "which domains were seen before is not known; none is called new")
+        }
+    }
 }
 
 fn dialer<'a>(
@@ -416,6 +459,7 @@ async fn drain(gateway: &Arc<Gateway>, stop: &mut Stop, admin: JoinHandle<()>) -
     let _ = tokio::time::timeout(DRAIN, admin).await;
     let stopped = gateway.recorder.event(Happening::Stopped, None).await;
     let flushed = gateway.recorder.close().await;
+    gateway.alerts.close().await;
     if stopped.is_err() || flushed.is_err() {
         anyhow::bail!("records could not be written before the end; the next start marks them `interrupted`");
     }

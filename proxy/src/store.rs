@@ -12,6 +12,7 @@ mod findings;
 mod hosts;
 mod identities;
 mod log;
+mod observed;
 pub mod overview;
 pub mod prune;
 pub mod query;

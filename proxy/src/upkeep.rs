@@ -1,10 +1,12 @@
 //! What the gateway does for its record: it notes its start, drops old records, notes time that is up, watches the clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use policy::event::{Happening, SessionEnd};
+use policy::identity::AgentName;
 use policy::redact::Redacted;
 
 use crate::alive;
@@ -17,6 +19,8 @@ use crate::store::{Change, Cut};
 const JUMP: Duration = Duration::from_secs(1);
 /// How far the last record may lie ahead of the clock before that is a jump, in microseconds.
 const CLOCK_TOLERANCE: i64 = 1_000_000;
+/// How long before an agent's time is up people are told, in microseconds.
+const WARNING: i64 = 24 * 60 * 60 * 1_000_000;
 /// How often agents whose time is up and sessions whose `run` died are looked for.
 const LOOK: Duration = Duration::from_secs(5);
 /// How often the size of the store is looked at.
@@ -30,6 +34,9 @@ pub struct Upkeep {
     look: Due,
     size: Due,
     age: Due,
+    audit_failures: u64,
+    /// Agents of whose end was told.
+    expiring: HashSet<AgentName>,
 }
 
 impl Upkeep {
@@ -40,6 +47,8 @@ impl Upkeep {
             look: Due::every(LOOK),
             size: Due::every(SIZE),
             age: Due::every(AGE),
+            audit_failures: 0,
+            expiring: HashSet::new(),
         }
     }
 
@@ -48,7 +57,9 @@ impl Upkeep {
         if let Some(milliseconds) = self.clock.jumped() {
             note_jump(gateway, milliseconds).await;
         }
+        self.look_at_failures(gateway);
         if self.look.is_due() {
+            self.warn_of_ends(gateway).await;
             expire_agents(gateway).await;
             end_lost_sessions(gateway).await;
         }
@@ -59,6 +70,32 @@ impl Upkeep {
         let most = gateway.config.audit.max_bytes;
         if self.size.is_due() && gateway.store.bytes().await.is_ok_and(|bytes| bytes > most) {
             prune(gateway, Cut::Above(most)).await;
+        }
+    }
+}
+
+impl Upkeep {
+    /// Tells people that records cannot be written.
+    fn look_at_failures(&mut self, gateway: &Gateway) {
+        let counters = gateway.recorder.counters();
+        let failures = counters.failures.load(Ordering::Relaxed);
+        let more = failures > std::mem::replace(&mut self.audit_failures, failures);
+        match counters.problem() {
+            Some(problem) => gateway.alerts.audit_failure(&problem),
+            None if more => gateway.alerts.audit_failure("it took too long, or too many waited"),
+            None => {}
+        }
+    }
+
+    /// Tells people of agents whose time is up within a day, once.
+    async fn warn_of_ends(&mut self, gateway: &Gateway) {
+        // A store that cannot be read is told of by those who need it more.
+        let soon = gateway.store.agents_to_expire(clock::now() + WARNING).await.unwrap_or_default();
+        self.expiring.retain(|agent| soon.contains(agent));
+        for agent in soon {
+            if self.expiring.insert(agent.clone()) {
+                gateway.alerts.expiring(&agent);
+            }
         }
     }
 }

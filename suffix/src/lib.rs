@@ -17,9 +17,27 @@ pub fn domain_str(name: &str) -> Option<&str> {
     std::str::from_utf8(domain(name.as_bytes())?.as_bytes()).ok()
 }
 
+/// Whether a name lies under a suffix that a company runs for its customers (the list's private section): its neighbours
+/// there are strangers.
+pub fn is_shared(name: &str) -> bool {
+    domain(name.as_bytes()).is_some_and(|domain| domain.suffix().typ() == Some(Type::Private))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_under_a_companys_suffix_are_shared() {
+        for (name, shared) in [
+            ("someone.github.io", true),
+            ("a.pages.dev", true),
+            ("www.example.co.uk", false),
+            ("a.test", false),
+        ] {
+            assert_eq!(is_shared(name), shared, "{name}");
+        }
+    }
 
     #[test]
     fn registrable_domains_end_where_the_list_says() {

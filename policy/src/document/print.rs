@@ -12,9 +12,19 @@ use crate::verdict::{Action, Class, UploadLimits};
 pub(super) fn print(document: &Document, f: &mut Formatter<'_>) -> Result {
     writeln!(f, "version = 1\nmode = \"{}\"", document.mode.as_str())?;
     for action in Action::ALL {
-        let listed = document.rules.iter().filter(|rule| rule.listed && rule.action == action);
-        print_list(f, action.as_str(), listed.flat_map(|rule| &rule.to))?;
+        print_listed(document, action, f)?;
     }
+    print_tables(document, f)
+}
+
+/// One of the lists at the top.
+pub(crate) fn print_listed(document: &Document, action: Action, f: &mut Formatter<'_>) -> Result {
+    let listed = document.rules.iter().filter(|rule| rule.listed && rule.action == action);
+    print_list(f, action.as_str(), listed.flat_map(|rule| &rule.to))
+}
+
+/// Everything after the lists.
+pub(crate) fn print_tables(document: &Document, f: &mut Formatter<'_>) -> Result {
     writeln!(f, "\n[defaults]")?;
     for class in Class::ALL {
         writeln!(f, "{class} = \"{}\"", document.defaults.of(class))?;

@@ -134,6 +134,7 @@ async fn served(metrics_access: MetricsAccess) -> Served {
         proxy: Some("0.0.0.0:4480".parse().unwrap()),
         store,
         recorder,
+        alerts: Alerts::silent(),
         control: Arc::clone(&pretend) as Arc<dyn Control>,
         metrics: Metrics::new(),
         metrics_access,

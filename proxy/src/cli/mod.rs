@@ -32,6 +32,7 @@ mod start;
 pub(crate) mod summary;
 mod supervise;
 mod table;
+mod top;
 mod trust;
 mod variables;
 
@@ -115,6 +116,7 @@ enum Command {
     Session(session::Arguments),
     Approvals(approvals::Arguments),
     Log(log::Arguments),
+    Top(top::Arguments),
     Report(report::Arguments),
     Audit(audit::Arguments),
     Ca(ca::Arguments),
@@ -218,6 +220,7 @@ impl Cli {
             Command::Doctor(arguments) => doctor::run(&arguments, &context),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Log(arguments) => log::run(&arguments, &context),
+            Command::Top(arguments) => top::run(&arguments, &context),
             Command::Report(arguments) => report::run(&arguments, &context),
             Command::Audit(arguments) => audit::run(&arguments, &context),
             Command::Policy(arguments) => policy::run(&arguments, &context),

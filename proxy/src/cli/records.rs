@@ -6,11 +6,13 @@
 use std::path::Path;
 
 use policy::identity::SessionId;
+use policy::observed::Observed;
 use policy::report::{self, Scope};
 use policy::view::DecisionView;
 use tokio::runtime::Runtime;
 use ulid::Ulid;
 
+use super::output::Progress;
 use super::{Failure, context};
 use crate::config::Config;
 use crate::evidence::{Evidence, Report};
@@ -110,6 +112,25 @@ impl Records {
         progress: impl FnMut(u64),
     ) -> Result<report::Report, Failure> {
         self.runtime.block_on(self.store.report(scope, now, progress)).map_err(Failure::failed)
+    }
+
+    /// Calls `each` with every decision of a scope, oldest first, showing how far it is. Gives how many there were.
+    ///
+    /// # Errors
+    /// A store that cannot be read, and what `each` gives back.
+    pub(crate) fn observed(
+        &self,
+        scope: &Scope,
+        mut each: impl FnMut(&Observed) -> Result<(), Failure>,
+    ) -> Result<u64, Failure> {
+        let mut progress = Progress::new("records read");
+        let read = self.store.observed(scope, &mut each, |at, all| {
+            progress.of(all);
+            progress.at(at);
+        });
+        let read = self.runtime.block_on(read);
+        progress.end();
+        read.map_err(Failure::failed)?
     }
 
     /// Checks the whole chain; `progress` is told now and then how many records were checked.

@@ -92,6 +92,11 @@ impl Table {
         output::text(&text)
     }
 
+    /// As [`Table::print`] would print it.
+    pub(crate) fn text(&mut self) -> String {
+        self.take(output::terminal_width())
+    }
+
     fn take(&mut self, terminal: Option<usize>) -> String {
         let widths = self.widths(terminal);
         let mut lines = String::new();

@@ -10,8 +10,10 @@ use super::mistake::{Mistakes, Place};
 use super::spelling::nearest;
 use super::upstream_proxy::ParentProxy;
 use super::value::{Read, Value, Wrong, gather, quoted};
-use super::words::{AlertFormat, AlertKind, Word};
-use super::{Config, Environment, Flags, KIB, MIB, Webhook, variable};
+use policy::address::AddressEntry;
+
+use super::words::{AlertFormat, AlertKind};
+use super::{Config, Environment, Flags, Hidden, KIB, MIB, Webhook, variable};
 
 struct Setting {
     /// Section and key, with dots.
@@ -69,12 +71,15 @@ settings! {
     "approvals.answerable" => |c, v| c.approvals.answerable = v.duration()?,
     "fence.sockets" => |c, v| c.fence.sockets = v.list("a list of sockets", |v| v.absolute_path())?,
     "fence.forward" => |c, v| c.fence.forward = v.list("a list of addresses", |v| v.loopback_address())?,
+    "alerts.desktop" => |c, v| c.alerts.desktop = v.word()?,
     "alerts.webhook" => |c, v| c.alerts.webhook = v.list("tables, `[[alerts.webhook]]`", webhook)?,
     "otlp.endpoint" => |c, v| c.otlp.endpoint = or_none(v, |v| v.endpoint())?,
 }
 
+/// Characters of a webhook's own secret at least.
+const SECRET: usize = 16;
 /// The keys of one `[[alerts.webhook]]`.
-const WEBHOOK_KEYS: &[&str] = &["url", "format", "on", "digest"];
+const WEBHOOK_KEYS: &[&str] = &["url", "format", "on", "digest", "secret", "addresses"];
 
 /// Every key of the configuration file, with dots.
 pub fn keys() -> impl Iterator<Item = &'static str> {
@@ -334,19 +339,38 @@ fn webhook(value: Value<'_>) -> Read<Webhook> {
     let field = |key: &'static str| table.get(key).map(|inner| Value { key, value: inner, ..value });
     let url = field("url").map_or_else(|| Err(value.refused("has no `url`")), |v| v.endpoint());
     let format = field("format").map_or(Ok(AlertFormat::Json), |v| v.word());
-    let all = || Ok(AlertKind::ALL.to_vec());
+    let all = || Ok(AlertKind::USUAL.to_vec());
     let on = field("on").map_or_else(all, |v| v.list("a list of kinds", |v| v.word()));
     let digest = field("digest").map_or(Ok(super::DEFAULT_DIGEST), |v| v.duration());
+    let key = field("secret").map_or(Ok(None), secret);
+    let addresses =
+        field("addresses").map_or(Ok(Vec::new()), |v| v.list("a list of addresses", address_entry));
     let url = keep(url, &mut wrong);
     let format = keep(format, &mut wrong);
     let on = keep(on, &mut wrong);
     let digest = keep(digest, &mut wrong);
-    match (url, format, on, digest) {
-        (Some(url), Some(format), Some(on), Some(digest)) if wrong.0.is_empty() => {
-            Ok(Webhook { url, format, on, digest })
+    let key = keep(key, &mut wrong);
+    let addresses = keep(addresses, &mut wrong);
+    match (url, format, on, digest, key, addresses) {
+        (Some(url), Some(format), Some(on), Some(digest), Some(key), Some(addresses))
+            if wrong.0.is_empty() =>
+        {
+            Ok(Webhook { url, format, on, digest, key, addresses })
         }
         _ => Err(wrong),
     }
+}
+
+/// What messages are signed with. It is not quoted where it is wrong.
+fn secret(value: Value<'_>) -> Read<Option<Hidden>> {
+    let long = value.text("a text of at least 16 characters").ok().filter(|text| text.len() >= SECRET);
+    let refused = || value.refused("takes a text of at least 16 characters; what stands there is not quoted");
+    long.map(|text| Some(Hidden(text.to_owned()))).ok_or_else(refused)
+}
+
+fn address_entry(value: Value<'_>) -> Read<AddressEntry> {
+    let text = value.text("an address such as `10.20.0.5:8443`")?;
+    AddressEntry::parse(text).map_err(|why| value.refused(&why))
 }
 
 fn keep<T>(result: Read<T>, wrong: &mut Wrong) -> Option<T> {

@@ -54,6 +54,7 @@ impl Config {
             ("approvals.answerable", text(&approvals.answerable)),
             ("fence.sockets", text(&fence.sockets)),
             ("fence.forward", text(&fence.forward)),
+            ("alerts.desktop", text(&alerts.desktop)),
             ("alerts.webhook", text(&alerts.webhook)),
             ("otlp.endpoint", text(&otlp.endpoint)),
         ]
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown_and_changes_are() {
         let text = "[upstream]\nproxy = \"http://ana:hunter2secret@proxy.example:3128\"\n\
-                    [[alerts.webhook]]\nurl = \"https://hooks.example/T0KENsecret\"\n";
+                    [[alerts.webhook]]\nurl = \"https://hooks.example/T0KENsecret\"\nsecret = \"a-long-enough-secret\"\n";
         let config = Config::from_text(Path::new("x"), text).unwrap();
         let shown = format!("{:?}", config.values());
         assert!(!shown.contains("secret") && !shown.contains("aHVudGVy"), "{shown}");

@@ -38,7 +38,7 @@ fn the_webhook_of_the_example_is_the_default_webhook() {
     let whole = read(&format!("[[alerts.webhook]]\n{}", lines.join("\n"))).unwrap();
     let short = read("[[alerts.webhook]]\nurl = \"https://hooks.example/outgate\"").unwrap();
     assert_eq!(whole.alerts, short.alerts);
-    assert_eq!(whole.alerts.webhook[0].on, AlertKind::ALL);
+    assert_eq!(whole.alerts.webhook[0].on, AlertKind::USUAL);
 }
 
 #[test]

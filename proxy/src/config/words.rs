@@ -81,6 +81,14 @@ words! {
         Json = "json",
     }
 
+    /// Whether questions are shown on the desktop of whoever runs the gateway.
+    DesktopAlerts {
+        /// They are not.
+        Off = "off",
+        /// By `notify-send`, where there is one.
+        On = "on",
+    }
+
     /// The shape of an alert.
     AlertFormat {
         /// Our own.
@@ -103,5 +111,21 @@ words! {
         AuditFailure = "audit_failure",
         /// A question waits.
         Approval = "approval",
+        /// A domain that nobody asked for before.
+        FirstSeen = "first_seen",
+        /// An agent's time is nearly up.
+        Expiring = "expiring",
     }
+}
+
+impl AlertKind {
+    /// What a webhook is told that names no kinds.
+    pub const USUAL: [AlertKind; 6] = [
+        AlertKind::Upload,
+        AlertKind::Secret,
+        AlertKind::Denied,
+        AlertKind::Lookalike,
+        AlertKind::AuditFailure,
+        AlertKind::Approval,
+    ];
 }

@@ -199,7 +199,8 @@ fn dashboards_show_series_that_exist_with_labels_they_have() {
             let selector = rest[name.len()..].strip_prefix('{').and_then(|rest| rest.split('}').next());
             for matcher in selector.into_iter().flat_map(|selector| selector.split(',')) {
                 let label = matcher.split(['=', '!']).next().unwrap_or_default().trim();
-                assert!(labels.contains(&label), "{} selects `{label}` of `{name}`", file.display());
+                let bound = label == "le" && name.ends_with("_bucket");
+                assert!(bound || labels.contains(&label), "{} selects `{label}` of `{name}`", file.display());
             }
             shown += 1;
         }

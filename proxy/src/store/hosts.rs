@@ -53,7 +53,7 @@ async fn below(connection: &mut SqliteConnection, end: &str) -> Result<Vec<Known
     Ok(found)
 }
 
-async fn domains(connection: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
+pub(super) async fn domains(connection: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
     let rows = sqlx::query(
         "WITH RECURSIVE known (domain) AS (\
              SELECT min(domain) FROM records WHERE host IS NOT NULL \

@@ -4,6 +4,7 @@ use policy::chain::{BadRecord, Hash, Head, Problem};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::hosts::domains;
 use super::prune::last_before;
 use super::query::unsigned;
 use super::row::number;
@@ -98,6 +99,15 @@ impl Store {
             .fetch_optional(&self.readers())
             .await?;
         Ok(row.map(|row| row.try_get("text")).transpose()?)
+    }
+
+    /// The registrable domains that were ever asked for.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub async fn domains(&self) -> Result<Vec<String>, StoreError> {
+        let mut connection = self.readers().acquire().await?;
+        Ok(domains(&mut connection).await?)
     }
 
     /// When the last record was made, in microseconds since the Unix epoch.

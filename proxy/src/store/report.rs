@@ -81,6 +81,11 @@ impl Store {
         Ok(first.zip(last).map(|(first, last)| Span { first, last }))
     }
 
+    /// Numbers of the first and the last decision that fit.
+    pub(super) async fn numbers(&self, scope: &Scope) -> Result<Option<(u64, u64)>, StoreError> {
+        Ok(self.span(scope).await?.map(|span| (span.first.0, span.last.0)))
+    }
+
     /// Between which records the times asked about must lie, so that nobody has to look through all others.
     async fn bounds(&self, scope: &Scope) -> Result<(u64, u64), StoreError> {
         let (mut first, mut last) = (1, self.last_seq().await?);
@@ -245,14 +250,14 @@ fn times(scope: &Scope, span: Option<Span>, session: Option<&Session>) -> Option
 }
 
 /// A statement about the decisions `d` of a scope.
-struct Within {
+pub(super) struct Within {
     sql: String,
     arguments: SqliteArguments,
     count: usize,
 }
 
 impl Within {
-    fn new(select: &str, scope: &Scope) -> Result<Within, sqlx::Error> {
+    pub(super) fn new(select: &str, scope: &Scope) -> Result<Within, sqlx::Error> {
         let mut query = Within { sql: select.to_owned(), arguments: SqliteArguments::default(), count: 0 };
         if let Some(session) = scope.session {
             query.and(" AND d.session = ", session.to_string())?;
@@ -271,7 +276,7 @@ impl Within {
         Ok(query)
     }
 
-    fn and<'t, T>(&mut self, before: &str, value: T) -> Result<(), sqlx::Error>
+    pub(super) fn and<'t, T>(&mut self, before: &str, value: T) -> Result<(), sqlx::Error>
     where
         T: sqlx::Encode<'t, Sqlite> + sqlx::Type<Sqlite>,
     {
@@ -284,7 +289,7 @@ impl Within {
         Ok(())
     }
 
-    fn ended(mut self, order: &str) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
+    pub(super) fn ended(mut self, order: &str) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
         self.sql.push_str(order);
         sqlx::query_with(AssertSqlSafe(self.sql), self.arguments)
     }

@@ -8,7 +8,7 @@ use crate::cli::Failure;
 use crate::config::Config;
 use crate::policies::files;
 
-pub(crate) use crate::policies::files::{PolicyFile, parse};
+pub(crate) use crate::policies::files::{PolicyFile, lines, parse};
 
 /// Reads the files named.
 ///
