@@ -130,7 +130,7 @@ impl Desk {
     pub fn handle(&mut self, event: Event, now: i64) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Asked(asked) => effects.push(self.ask(asked, now)),
+            Event::Asked(asked) => effects.push(self.ask(&asked, now)),
             Event::Refused { request, about } => effects.extend(self.spend(request, &about, now)),
             Event::TimedOut(request) => {
                 if self.leave(request, now) {
@@ -190,7 +190,7 @@ impl Desk {
             .map(|question| &question.about)
     }
 
-    fn ask(&mut self, asked: Asked, now: i64) -> Effect {
+    fn ask(&mut self, asked: &Asked, now: i64) -> Effect {
         let request = asked.request;
         let known = self.current(&asked.about, now).map(|question| question.state);
         match known {
@@ -204,10 +204,10 @@ impl Desk {
             None if self.is_crowded(&asked.about.agent, now) => {
                 return Effect::Refuse { request, why: Refused::Crowded };
             }
-            None => self.open(&asked, State::Pending, now),
+            None => self.open(asked, State::Pending, now),
         }
         let new = known.is_none();
-        let question = self.join(&asked);
+        let question = self.join(asked);
         Effect::Wait { request, question, new }
     }
 

@@ -47,15 +47,14 @@ async fn a_client_that_goes_is_noticed_and_its_question_lives_on() {
 async fn another_policy_is_asked_at_once() {
     let world = world().start().await;
     let request = Request::get("asked.test", "/echo");
-    let mut round = 0;
-    for (policy, status, reason) in [
+    let policies = [
         (ASKED.replace("\"ask\"", "\"deny\""), 403, Some("denied_by_rule")),
         (ASKED.replace("\"ask\"", "\"allow\""), 200, None),
-    ] {
+    ];
+    for (round, (policy, status, reason)) in (1_u64..).zip(policies) {
         world.gate.write_policy(&world.policy(ASKED));
         world.gate.reload().await;
         let waiting = send(&world, Way::Http1, &request);
-        round += 1;
         let before = eventually("it to wait", async || {
             pending(&world.gate).await.into_iter().find(|question| question["requests"] == round)
         })
