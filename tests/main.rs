@@ -13,6 +13,7 @@ mod approvals;
 mod big;
 mod clients;
 mod commands;
+mod console;
 mod documentation;
 mod durability;
 mod evasion;

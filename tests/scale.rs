@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use outgate::config::Durability;
 use outgate::running::Claim;
 use outgate::signing::Signer;
+use outgate::store::overview::Stretch;
 use outgate::store::{Change, Entry, NewSession, Opened, Store, StoreOptions};
 use policy::event::{Event, SessionEnd};
 use policy::identity::{AgentName, SessionId};
@@ -37,7 +38,7 @@ const SESSION: u64 = 200;
 const APART: i64 = 700_000;
 
 /// What a filled store holds.
-struct Filled {
+pub struct Filled {
     folder: PathBuf,
     records: u64,
     session: SessionId,
@@ -50,7 +51,7 @@ fn wanted() -> u64 {
 }
 
 /// Fills a data folder with exchanges of a few agents, and one of each thing that is rare.
-async fn fill(folder: &Path, records: u64, until: i64) -> Filled {
+pub async fn fill(folder: &Path, records: u64, until: i64) -> Filled {
     let claim = Claim::take(folder).unwrap();
     let signer = Signer::open(folder).unwrap();
     let options = StoreOptions { data_dir: folder.to_owned(), durability: Durability::Commit };
@@ -230,6 +231,7 @@ async fn what_a_large_store_is_asked_is_answered_at_once() {
     eprintln!("MEASURED: {} records written, {:.0} a second", filled.records, filled.records as f64 / took);
     filters_are_quick(&filled).await;
     session_is_quick(&filled).await;
+    console_is_quick(&filled).await;
     verify_is_quick(&filled).await;
     suggesting_and_replaying_are_quick(&filled).await;
     pruning_is_not_noticed(&filled).await;
@@ -275,6 +277,30 @@ async fn session_is_quick(filled: &Filled) {
         eprintln!("MEASURED: {} of a session: {} ms", command[0], took.as_millis());
         assert!(said.contains(expected), "{said}");
         assert!(took < Duration::from_secs(2), "{command:?} took {took:?}");
+    }
+}
+
+/// What the console asks: of a day, and of as much as it ever asks about at once.
+async fn console_is_quick(filled: &Filled) {
+    const MINUTE: i64 = 60_000_000;
+    let store = Store::open_read_only(&filled.folder).await.unwrap();
+    let now = outgate::clock::now();
+    for (range, minutes, parts, limit) in [("24h", 15, 96, 2), ("30d", 480, 90, 8)] {
+        let part = minutes * MINUTE;
+        let since = now - part * i64::try_from(parts).unwrap();
+        let began = Instant::now();
+        let overview = store.overview(Stretch { since, part, parts }).await.unwrap();
+        let sums = began.elapsed();
+        let requests: u64 = overview.parts.iter().flat_map(|part| part.requests.values()).sum();
+        let began = Instant::now();
+        let destinations = store.destinations(since).await.unwrap();
+        let hosts = began.elapsed();
+        eprintln!(
+            "MEASURED: console {range}: {requests} exchanges added up in {sums:?}, {} hosts in {hosts:?}",
+            destinations.len()
+        );
+        assert!(requests > 100_000 && destinations.len() > 300, "{requests} {}", destinations.len());
+        assert!(sums.max(hosts) < Duration::from_secs(limit), "{range} took {sums:?} and {hosts:?}");
     }
 }
 
@@ -354,7 +380,7 @@ async fn pruning_is_not_noticed(filled: &Filled) {
 }
 
 /// A gateway whose data folder has the store and the keys of another.
-fn with_store_of(gate: GateBuilder, folder: &Path) -> GateBuilder {
+pub fn with_store_of(gate: GateBuilder, folder: &Path) -> GateBuilder {
     std::fs::DirBuilder::new().mode(0o700).create(gate.data()).unwrap();
     for name in ["outgate.db", "audit.key", "audit.pub"] {
         std::fs::rename(folder.join(name), gate.data().join(name)).unwrap();

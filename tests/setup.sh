@@ -15,9 +15,11 @@ if [ "$(cat "$clients/python.done" 2>/dev/null || true)" != "$wanted" ]; then
     printf '%s\n' "$wanted" >"$clients/python.done"
 fi
 
-# Undici 7 offers EnvHttpProxyAgent and still runs on the Node releases in use.
-wanted="undici@7"
+# Undici 7 offers EnvHttpProxyAgent and still runs on the Node releases in use. Playwright drives the browser that looks
+# at the console: Debian's own, it brings none.
+wanted="undici@7 playwright-core@1"
 if [ "$(cat "$clients/node.done" 2>/dev/null || true)" != "$wanted" ]; then
-    npm install --silent --no-audit --no-fund --prefix "$clients/node" "$wanted"
+    # shellcheck disable=SC2086
+    npm install --silent --no-audit --no-fund --prefix "$clients/node" $wanted
     printf '%s\n' "$wanted" >"$clients/node.done"
 fi

@@ -1,6 +1,6 @@
 //! The second listener: health, metrics, the API and the console's page. Never reachable through the proxy.
 //!
-//! In the order in which a request meets them: `connection` (limits and timeouts), `guard` (host, origin, token),
+//! In the order in which a request meets them: `connection` (limits and timeouts), `guard` (host, origin, token, cookie),
 //! then one handler out of `ROUTES`. What it shows of the gateway it asks of a [`Control`].
 
 mod agents;
@@ -9,11 +9,15 @@ mod answer;
 mod approvals;
 mod audit;
 mod connection;
+mod console;
 mod decisions;
+mod feed;
 mod guard;
 mod health;
+mod overview;
 mod policy;
 mod sessions;
+mod signin;
 mod token;
 
 use std::borrow::Cow;
@@ -42,6 +46,9 @@ use crate::metrics::Metrics;
 use crate::store::{Change, Store};
 
 pub use connection::{Arrivals, run};
+pub use feed::Feed;
+pub use overview::Answers;
+pub use signin::SignIns;
 pub use token::AdminToken;
 
 /// Longest request body that is read, in bytes.
@@ -67,6 +74,12 @@ pub struct Admin {
     pub proxy: Option<SocketAddr>,
     /// What opens the rest.
     pub token: AdminToken,
+    /// Who is signed in at the console.
+    pub sign_ins: SignIns,
+    /// What the console is told as it happens.
+    pub feed: Feed,
+    /// What was asked lately.
+    pub answers: Answers,
     /// To the end of a request head, from the connection's start or the end of the last answer.
     pub header_timeout: Duration,
 }
@@ -81,6 +94,22 @@ pub trait Control: Send + Sync + 'static {
 
     /// The policy in force, as `outgate policy show --json` prints it.
     fn policy(&self) -> serde_json::Value;
+
+    /// What would be decided about a request, as `outgate policy explain --json` prints it; with the digest of the policy,
+    /// and as `allow` the command that would allow it, where one would.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, in words.
+    fn explain(
+        &self,
+        url: &str,
+        method: &str,
+        agent: &AgentName,
+        bytes: u64,
+    ) -> Result<serde_json::Value, String>;
+
+    /// What is kept of requests, for how long, and what it survives.
+    fn record_keeping(&self) -> serde_json::Value;
 
     /// What takes secrets out of text, by the policy in force.
     fn redactor(&self) -> Redactor;
@@ -208,7 +237,11 @@ const ROUTES: &[Route] = &[
     Route { method: "get", path: "/healthz", handler: || get(health::alive) },
     Route { method: "get", path: "/readyz", handler: || get(health::ready) },
     Route { method: "get", path: "/metrics", handler: || get(health::metrics) },
-    Route { method: "get", path: "/", handler: || get(health::page) },
+    Route { method: "get", path: "/", handler: || get(console::page) },
+    Route { method: "get", path: "/console/{file}", handler: || get(console::file) },
+    Route { method: "get", path: "/login", handler: || get(console::sign_in_page) },
+    Route { method: "post", path: "/login", handler: || post(console::login) },
+    Route { method: "post", path: "/logout", handler: || post(console::logout) },
     Route { method: "get", path: "/api/openapi.json", handler: || get(health::openapi) },
     Route { method: "get", path: "/api/status", handler: || get(health::status) },
     Route { method: "get", path: "/api/agents", handler: || get(agents::list) },
@@ -219,7 +252,13 @@ const ROUTES: &[Route] = &[
     Route { method: "post", path: "/api/sessions", handler: || post(sessions::open) },
     Route { method: "get", path: "/api/sessions/{id}", handler: || get(sessions::show) },
     Route { method: "post", path: "/api/sessions/{id}/end", handler: || post(sessions::end) },
+    Route { method: "get", path: "/api/events", handler: || get(feed::events) },
+    Route { method: "get", path: "/api/overview", handler: || get(overview::sums) },
+    Route { method: "get", path: "/api/destinations", handler: || get(overview::destinations) },
     Route { method: "get", path: "/api/decisions", handler: || get(decisions::list) },
+    Route { method: "get", path: "/api/decisions/{id}", handler: || get(decisions::show) },
+    Route { method: "get", path: "/api/explain", handler: || get(decisions::explain) },
+    Route { method: "get", path: "/api/audit", handler: || get(overview::audit) },
     Route { method: "get", path: "/api/decisions/{id}/preview", handler: || get(approvals::preview_refusal) },
     Route { method: "post", path: "/api/decisions/{id}/answer", handler: || post(approvals::answer_refusal) },
     Route { method: "get", path: "/api/approvals", handler: || get(approvals::list) },

@@ -6,7 +6,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use policy::approval::{Answer, Question, State};
 use policy::decide::Point;
+use policy::identity::AgentName;
 use policy::redact::{Redacted, Redactor};
+use policy::request::{Kind, Request};
+use policy::usage::Usage;
 use policy::view::{DecisionView, rfc3339};
 use tokio::sync::broadcast::error::RecvError;
 use ulid::Ulid;
@@ -14,7 +17,9 @@ use ulid::Ulid;
 use crate::admin;
 use crate::alert::Waiting;
 use crate::answering::{AnswerError, Given, Preview};
+use crate::asked::read_url;
 use crate::clock;
+use crate::config::Word as _;
 use crate::gateway::Gateway;
 use crate::hold::BadReply;
 use crate::running::Running;
@@ -65,6 +70,45 @@ impl admin::Control for Control {
             "digest": &**policy.rules.digest(),
             "mode": policy.rules.mode().as_str(),
             "policy": policy.rules.to_string(),
+        })
+    }
+
+    fn explain(
+        &self,
+        url: &str,
+        method: &str,
+        agent: &AgentName,
+        bytes: u64,
+    ) -> Result<serde_json::Value, String> {
+        let (target, path) = read_url(url)?;
+        let kind = Kind::Http;
+        let request = Request {
+            agent,
+            kind,
+            target: &target,
+            method,
+            path: Some(&path),
+            upload: bytes,
+            observe: false,
+        };
+        let rules = &self.gateway.policy().rules;
+        let explanation =
+            rules.explain(&request, &Usage::default(), &self.gateway.hold.grants(), clock::now());
+        let mut told = serde_json::to_value(&explanation).map_err(|error| error.to_string())?;
+        told["policy"] = rules.digest().as_ref().into();
+        told["allow"] = explanation.allow_with.map(|with| format!("outgate policy allow {with}")).into();
+        Ok(told)
+    }
+
+    fn record_keeping(&self) -> serde_json::Value {
+        let audit = &self.gateway.config.audit;
+        serde_json::json!({
+            "durability": audit.durability.word(),
+            "excerpt_bytes": audit.excerpt,
+            "retention_seconds": audit.retention.as_secs(),
+            "max_bytes": audit.max_bytes,
+            "checkpoint_records": audit.checkpoint_records,
+            "checkpoint_seconds": audit.checkpoint_interval.as_secs(),
         })
     }
 

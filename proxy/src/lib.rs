@@ -14,6 +14,7 @@ pub mod agents;
 pub mod alert;
 pub mod alive;
 pub mod answering;
+pub mod asked;
 pub mod audit;
 pub mod body;
 pub mod cli;

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::accept::{self, Listener};
-use crate::admin::{self, Admin, AdminToken};
+use crate::admin::{self, Admin, AdminToken, Answers, Feed, SignIns};
 use crate::alert::{AlertKey, Alerts, Receiver};
 use crate::audit::{CheckpointOptions, Recorder};
 use crate::clock;
@@ -56,14 +56,15 @@ pub struct Options<'a> {
     pub environment: Environment<'a>,
 }
 
-/// Runs a gateway until it is told to stop. `ready` is called once, when requests are taken.
+/// Runs a gateway until it is told to stop. `ready` is called once, when requests are taken, with where it runs and a
+/// link that signs in at the console, once and not for long.
 ///
 /// # Errors
 /// Whatever keeps it from listening, in words; and records that could not be written at the end.
 pub async fn serve(
     config: Config,
     options: Options<'_>,
-    ready: impl FnOnce(&Running, &Arc<Gateway>),
+    ready: impl FnOnce(&Running, &str, &Arc<Gateway>),
 ) -> anyhow::Result<()> {
     tls::install_provider();
     stay_unread();
@@ -73,6 +74,9 @@ pub async fn serve(
     let (reloads, asked) = mpsc::channel(1);
     let Built { gateway, listeners, admin, gate } = build(config, &options, &claim, reloads).await?;
     let running = running(&gateway.config, &listeners, &admin)?;
+    let sign_ins = SignIns::default();
+    // Behind the `#`: browsers send that to nobody.
+    let link = format!("{}/login#code={}", running.admin_url(), sign_ins.link()?);
     let control = Control { gateway: Arc::clone(&gateway), running: running.clone() };
     let state = Arc::new(Admin {
         control: Arc::new(control),
@@ -84,6 +88,9 @@ pub async fn serve(
         identities: Arc::clone(&gateway.identities),
         proxy: listeners.iter().find_map(Listener::address),
         token: AdminToken::open(&gateway.config.data_dir)?,
+        sign_ins,
+        feed: Feed::default(),
+        answers: Answers::default(),
         header_timeout: gateway.config.limits.header_timeout,
     });
     let store_file = gateway.config.data_dir.join(FILE_NAME);
@@ -97,7 +104,7 @@ pub async fn serve(
     tokio::spawn(control::tell_of_questions(Arc::clone(&gateway), format!("http://{}", running.admin)));
     let admin = tokio::spawn(admin::run(state, admin, gateway.stopping.clone()));
     claim.announce(&running)?;
-    ready(&running, &gateway);
+    ready(&running, &link, &gateway);
     let mut stop = stop;
     watch(&gateway, &options, &mut stop, asked).await;
     drain(&gateway, &mut stop, admin).await

@@ -5,6 +5,7 @@
 
 pub mod agents;
 mod change;
+pub mod changed;
 mod entry;
 mod file;
 mod findings;
@@ -12,6 +13,7 @@ mod hosts;
 mod identities;
 mod log;
 mod observed;
+pub mod overview;
 pub mod prune;
 pub mod query;
 pub mod raw;

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use super::guard::Arrived;
-use super::{Admin, router};
+use super::{Admin, feed, router};
 
 /// Connections at once; operators, a scraper and commands.
 const CONNECTIONS: usize = 256;
@@ -51,6 +51,7 @@ pub async fn run(admin: Arc<Admin>, arrivals: impl Arrivals, stopping: Cancellat
     let router = router(&admin);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let tasks = TaskTracker::new();
+    tasks.spawn(feed::run(Arc::clone(&admin), stopping.clone()));
     loop {
         let accepted = tokio::select! {
             accepted = arrivals.next() => accepted,

@@ -1,14 +1,15 @@
-//! Decisions as `outgate log` shows them, newest first.
+//! Decisions as `outgate log` shows them, newest first; one of them; and what would be decided, rule by rule.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use http::StatusCode;
-use policy::identity::SessionId;
+use policy::identity::{AgentName, SessionId};
 use policy::record::Finding;
 use policy::verdict::{Action, Class, Reason};
 use policy::view::DecisionView;
+use serde::Deserialize;
 
 use super::Admin;
 use super::answer::Failure;
@@ -27,6 +28,42 @@ pub(super) async fn list(
     let filter = filter(&parameters)
         .map_err(|mistakes| Failure::new(StatusCode::BAD_REQUEST, "bad_filter", mistakes.join("; ")))?;
     Ok(Json(admin.store.decisions(&filter).await?))
+}
+
+/// One decision.
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+) -> Result<Json<DecisionView>, Failure> {
+    let missing = || Failure::missing(format!("there is no decision `{}`", id.escape_debug()));
+    let id = id.parse().map_err(|_| missing())?;
+    admin.store.decision(id).await?.map(Json).ok_or_else(missing)
+}
+
+/// A request that nobody sent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Imagined {
+    url: String,
+    method: Option<String>,
+    agent: Option<String>,
+    #[serde(default)]
+    bytes: u64,
+}
+
+/// What would be decided about a request, rule by rule, by the policy in force.
+pub(super) async fn explain(
+    State(admin): State<Arc<Admin>>,
+    Query(imagined): Query<Imagined>,
+) -> Result<Json<serde_json::Value>, Failure> {
+    let agent = match imagined.agent.as_deref() {
+        None => AgentName::anonymous(),
+        Some(name) => name.parse().map_err(|_| {
+            Failure::bad(format!("`agent` takes the name of an agent, not `{}`", name.escape_debug()))
+        })?,
+    };
+    let method = imagined.method.as_deref().unwrap_or("GET");
+    admin.control.explain(&imagined.url, method, &agent, imagined.bytes).map(Json).map_err(Failure::bad)
 }
 
 /// Reads the parameters, or every mistake in them.

@@ -1,12 +1,13 @@
-//! Who may ask the admin listener: the right host, no foreign page, and the token.
+//! Who may ask the admin listener: the right host, no foreign page, and the token or the console's cookie.
 //!
 //! A browser on this machine is the way in for a web page that means harm: it can be made to send requests to
 //! loopback, under a name of the page's own (DNS rebinding) or across sites. The exact `Host` stops the one,
-//! `Origin` and `Sec-Fetch-Site` the other, and the token, which no page can know, both.
+//! `Origin` and `Sec-Fetch-Site` the other, and the token, which no page can know, both. A browser adds the cookie by
+//! itself, so with the cookie a change must come from our own page: it says so by `Origin` and by a word of its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -18,7 +19,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::answer::Failure;
-use super::{Admin, health};
+use super::{Admin, console};
 use crate::config::MetricsAccess;
 
 /// How long a handler may take, its reading of the body included.
@@ -29,6 +30,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Arrived {
     pub(super) peer: Option<SocketAddr>,
     pub(super) local: Option<SocketAddr>,
+}
+
+impl Arrived {
+    /// The listener's port.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.local.map(|local| local.port())
+    }
 }
 
 /// Lets a request through to its handler, or says why not; either way with the headers of a page that trusts nobody.
@@ -70,7 +78,26 @@ fn judge(admin: &Admin, request: &Request) -> Result<(), Refusal> {
     {
         return Ok(());
     }
-    Err(Refusal::Unauthorized)
+    judge_cookie(admin, request, arrived)
+}
+
+/// By the cookie anybody reads who has it; who changes something is our own page.
+fn judge_cookie(admin: &Admin, request: &Request, arrived: &Arrived) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let Some(signed_in) = admin.sign_ins.named(headers, arrived.port(), Instant::now()) else {
+        return Err(Refusal::Unauthorized);
+    };
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(());
+    }
+    // That it is ours was seen before.
+    if !headers.contains_key(ORIGIN) {
+        return Err(Refusal::Forbidden("a change by cookie says its `Origin`"));
+    }
+    if !admin.sign_ins.is_page(signed_in, headers) {
+        return Err(Refusal::Forbidden(NO_PAGE_WORD));
+    }
+    Ok(())
 }
 
 /// The `Host`, if it is one of the names this listener has: the address the connection arrived at, or loopback.
@@ -114,6 +141,7 @@ fn is_foreign(method: &Method, headers: &HeaderMap, host: &str) -> bool {
 fn is_open(admin: &Admin, method: &Method, path: &str, arrived: &Arrived) -> bool {
     match path {
         "/healthz" | "/readyz" => true,
+        path if console::is_sign_in(path) => true,
         "/metrics" => {
             let near = arrived.peer.is_none_or(|peer| peer.ip().to_canonical().is_loopback());
             near && admin.metrics_access == MetricsAccess::Open
@@ -127,9 +155,9 @@ fn is_open(admin: &Admin, method: &Method, path: &str, arrived: &Arrived) -> boo
 }
 
 fn unauthorized(path: &str) -> Response {
-    // A person who opens the address in a browser gets the page; there is nothing on it to protect.
+    // A person who opens the address in a browser is asked to sign in.
     let mut response = match path {
-        "/" => (StatusCode::UNAUTHORIZED, health::page_response()).into_response(),
+        "/" => (StatusCode::UNAUTHORIZED, console::sign_in()).into_response(),
         _ => {
             let message =
                 "this wants `Authorization: Bearer TOKEN`; the token is in `admin.token` in the data folder";
@@ -141,6 +169,9 @@ fn unauthorized(path: &str) -> Response {
         .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"outgate admin\""));
     response
 }
+
+/// Why a change by cookie is refused that does not come with what the sign-in was answered with.
+const NO_PAGE_WORD: &str = "a change by cookie says in `x-outgate-csrf` what the sign-in was answered with";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");

@@ -1,32 +1,17 @@
-//! Whether the gateway lives and works, what it counts, and the pages about it.
+//! Whether the gateway lives and works, what it counts, and what its API offers.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use axum::response::IntoResponse;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{Admin, Status};
 
-const PAGE: &str = include_str!("../../../dashboards/console/index.html");
 const OPENAPI: &str = include_str!("openapi.json");
-
-/// The page's policy: its own style, by digest, and nothing else from anywhere.
-static PAGE_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let style =
-        PAGE.split("<style>").nth(1).and_then(|rest| rest.split("</style>").next()).unwrap_or_default();
-    let digest = STANDARD.encode(Sha256::digest(style));
-    let policy = format!(
-        "default-src 'none'; style-src 'sha256-{digest}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    );
-    HeaderValue::from_str(&policy).expect("base64 and our own words are visible ASCII")
-});
 
 /// The process lives.
 pub(super) async fn alive() -> Json<serde_json::Value> {
@@ -54,17 +39,4 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Status> {
 /// What this API has to offer.
 pub(super) async fn openapi() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], OPENAPI)
-}
-
-/// The console's page.
-pub(super) async fn page() -> Response {
-    page_response()
-}
-
-pub(super) fn page_response() -> Response {
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (CONTENT_SECURITY_POLICY, PAGE_POLICY.clone()),
-    ];
-    (headers, PAGE).into_response()
 }

@@ -60,10 +60,14 @@ impl AdminToken {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return false };
         let Some((scheme, token)) = value.as_bytes().split_at_checked("bearer ".len()) else { return false };
+        self.is(token.trim_ascii()) && scheme.eq_ignore_ascii_case(b"bearer ")
+    }
+
+    /// Whether this is the token.
+    pub(super) fn is(&self, token: &[u8]) -> bool {
         // Digests are compared, so that not even the length of the token takes part in the time.
-        let presented: [u8; 32] = Sha256::digest(token.trim_ascii()).into();
-        let equal = aws_lc_rs::constant_time::verify_slices_are_equal(&presented, &self.digest).is_ok();
-        equal && scheme.eq_ignore_ascii_case(b"bearer ")
+        let presented: [u8; 32] = Sha256::digest(token).into();
+        aws_lc_rs::constant_time::verify_slices_are_equal(&presented, &self.digest).is_ok()
     }
 }
 

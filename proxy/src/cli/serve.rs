@@ -1,5 +1,6 @@
 //! `outgate serve`: the gateway in the foreground.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,8 +62,8 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<Exit, Failu
     let options = Options { until_idle: arguments.until_idle, environment: &variable };
     let folder = folder_of(&config)?;
     let people = !arguments.until_idle;
-    let served = runtime.block_on(serve(config, options, |running, gateway| {
-        announce(running, people.then_some(&folder));
+    let served = runtime.block_on(serve(config, options, |running, link, gateway| {
+        announce(running, link, people.then_some(&folder));
         if people {
             prompt::start(gateway);
         }
@@ -73,7 +74,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<Exit, Failu
 }
 
 /// Two lines for programs on standard output, and for people, where one looks, what to do next on standard error.
-fn announce(running: &Running, folder: Option<&PathBuf>) {
+fn announce(running: &Running, link: &str, folder: Option<&PathBuf>) {
     // Whoever started us may not read: that is no reason to stop.
     let _ = output::text(&format!("proxy {}\nadmin {}\n", running.proxy_url(), running.admin_url()));
     let Some(folder) = folder else { return };
@@ -83,9 +84,20 @@ fn announce(running: &Running, folder: Option<&PathBuf>) {
          or point any program at it (`outgate env` prints more variables):\n\n    \
          export {proxies}\n    export SSL_CERT_FILE='{bundle}' CURL_CA_BUNDLE='{bundle}'\n    \
          curl https://docs.rs/\n\n\
-         See what it decided: outgate log --follow\nPolicy: {policy}\n",
+         See what it decided: outgate log --follow\nPolicy: {policy}\nConsole: {console}\n",
         proxies = proxies.join(" "),
         bundle = folder.join("bundle.pem").display(),
         policy = folder.join("policy.toml").display(),
+        console = console(running, link),
     ));
+}
+
+/// How to get to the console. The link signs in whoever has it: it is for eyes, and must not get into a log.
+fn console(running: &Running, link: &str) -> String {
+    if std::io::stderr().is_terminal() {
+        return format!(
+            "{link}\n(the link signs in once, within fifteen minutes; after that the token in admin.token does)"
+        );
+    }
+    format!("{}, with the token in admin.token", running.admin_url())
 }

@@ -79,9 +79,14 @@ impl Store {
     /// # Errors
     /// A store that cannot be read, or that holds something else than records.
     pub async fn decisions(&self, filter: &Filter) -> Result<Vec<DecisionView>, StoreError> {
+        let found = self.found(filter).await?;
+        self.views(&found).await
+    }
+
+    /// The decisions of these numbers, newest first.
+    pub(super) async fn views(&self, found: &[u64]) -> Result<Vec<DecisionView>, StoreError> {
         // Asked before the rows: a gateway that dies in between must not make its open exchanges look dead.
         let dead = self.gateway_is_dead();
-        let found = self.found(filter).await?;
         let mut views = Vec::with_capacity(found.len());
         for chunk in found.chunks(CHUNK) {
             let chosen = serde_json::to_string(chunk).map_err(|error| sqlx::Error::Encode(error.into()))?;

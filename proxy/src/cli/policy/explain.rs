@@ -5,12 +5,11 @@ use std::time::Duration;
 use owo_colors::OwoColorize;
 use policy::decide::{Explanation, Grants};
 use policy::identity::AgentName;
-use policy::path::RequestPath;
 use policy::request::{Kind, Request};
-use policy::target::{Scheme, Target};
 use policy::usage::Usage;
 
 use super::files;
+use crate::asked;
 use crate::cli::context::Context;
 use crate::cli::moment::lasted;
 use crate::cli::output::{self, Shown, bytes, style_of};
@@ -48,7 +47,7 @@ pub(super) struct Explain {
 }
 
 pub(super) fn run(arguments: &Explain, context: &Context) -> Result<Exit, Failure> {
-    let (target, path) = read_url(&arguments.url).map_err(Failure::Usage)?;
+    let (target, path) = asked::read_url(&arguments.url).map_err(Failure::Usage)?;
     let policy = files::in_force(&context.config()?)?.0;
     let agent = arguments.agent.clone().unwrap_or_else(AgentName::anonymous);
     let request = Request {
@@ -67,23 +66,6 @@ pub(super) fn run(arguments: &Explain, context: &Context) -> Result<Exit, Failur
         false => print(&explanation)?,
     }
     Ok(Exit::Done)
-}
-
-/// A URL as the gateway would read it: the same constructors, so that what is explained is what is decided.
-pub(super) fn read_url(url: &str) -> Result<(Target, RequestPath), String> {
-    let wrong = |why: &str| format!("`{url}` cannot be explained: {why}; write `https://host/path`");
-    let (scheme, rest) = match url.split_once("://") {
-        Some(("https", rest)) => (Scheme::Https, rest),
-        Some(("http", rest)) => (Scheme::Http, rest),
-        Some((other, _)) => return Err(wrong(&format!("`{other}` is neither `https` nor `http`"))),
-        None => return Err(wrong("it has no scheme")),
-    };
-    let rest = rest.split('#').next().unwrap_or_default();
-    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let target =
-        Target::from_authority(scheme, authority.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
-    let path = RequestPath::parse(path.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
-    Ok((target, path))
 }
 
 fn print(explanation: &Explanation) -> Result<(), Failure> {
@@ -136,36 +118,5 @@ fn print(explanation: &Explanation) -> Result<(), Failure> {
     match allow_with {
         Some(allow) => line("to allow", &format!("outgate policy allow {allow}")),
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_read_as_the_gateway_reads_them() {
-        for (url, target, path) in [
-            ("https://API.GitHub.com", "https://api.github.com:443", "/"),
-            ("https://a.example:8443/x%41?q=1#part", "https://a.example:8443", "/xA"),
-            ("http://[::1]:80?x", "http://[::1]:80", "/"),
-        ] {
-            let (read, at) = read_url(url).unwrap();
-            assert_eq!((read.to_string().as_str(), at.as_str()), (target, path), "{url}");
-        }
-    }
-
-    #[test]
-    fn what_the_gateway_would_refuse_to_read_is_wrong_usage() {
-        for (url, why) in [
-            ("evil.example", "no scheme"),
-            ("ftp://evil.example/", "`ftp` is neither"),
-            ("https://user:pw@evil.example/", "user information"),
-            ("https://2130706433/", "dotted quad"),
-            ("https:///x", "empty"),
-        ] {
-            let error = read_url(url).unwrap_err();
-            assert!(error.contains(why), "{url}: {error}");
-        }
     }
 }

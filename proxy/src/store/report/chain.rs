@@ -32,6 +32,15 @@ impl Store {
         }
     }
 
+    /// Checks the last records, so many of them.
+    ///
+    /// # Errors
+    /// As for [`Store::chain_status`].
+    pub async fn tail_status(&self, records: u64) -> Result<ChainStatus, StoreError> {
+        let last = self.last_seq().await?;
+        self.span_status(last.saturating_sub(records) + 1, last).await
+    }
+
     /// Checks the records from one number to another, the last 100,000 where there are more of them: each against the
     /// one before it, and against the checkpoints in the chain and beside it.
     pub(super) async fn span_status(&self, first: u64, last: u64) -> Result<ChainStatus, StoreError> {
