@@ -36,6 +36,10 @@ lint:
 docs:
     bash .ci/run docs
 
+# instructions of ten scenarios, against committed budgets
+instructions:
+    bash .ci/run instructions
+
 # licences, duplicates and sources of the dependencies
 dependencies:
     bash .ci/run dependencies

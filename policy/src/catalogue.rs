@@ -27,6 +27,7 @@ pub use credential::{Credential, Place, PlaceError, Spot};
 pub use encoded::encoded_label;
 pub use look_alike::{How, LookAlike};
 pub use names::{Selection, ServiceSet, UnknownName};
+pub(crate) use pattern::NameMap;
 pub use pattern::{HostPattern, PatternError};
 pub use risk::Risk;
 pub use spec::{CredentialSpec, ServiceProblem, ServiceSpec};

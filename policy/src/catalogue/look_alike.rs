@@ -4,13 +4,14 @@
 //! Asked for unknown hosts only. Every known label has its neighbours precomputed: two labels one edit apart share
 //! a spelling once at most one character is taken out of each, so a look-up tries the label and its deletions.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::target::Host;
 
 use super::names::edit_distance;
+use super::pattern::{NameMap, NameSet};
 
 /// Labels shorter than this have too many honest neighbours to be guarded against edits.
 const EDITED_LENGTH: usize = 5;
@@ -62,13 +63,13 @@ struct Exceptions {
 pub(super) struct Neighbourhood {
     exceptions: Exceptions,
     /// Known domains: those guarded and those honest by exception.
-    domains: HashSet<Box<str>>,
+    domains: NameSet,
     /// The first known domain of each label.
-    labels: HashMap<Box<str>, Box<str>>,
+    labels: NameMap<Box<str>>,
     /// Labels by themselves with at most one character taken out.
-    deletions: HashMap<Box<str>, Vec<Box<str>>>,
+    deletions: NameMap<Vec<Box<str>>>,
     /// Labels by what they look like.
-    skeletons: HashMap<Box<str>, Box<str>>,
+    skeletons: NameMap<Box<str>>,
     longest: usize,
 }
 
@@ -80,9 +81,9 @@ impl Neighbourhood {
         Neighbourhood {
             exceptions,
             domains: honest.into_iter().map(String::into_boxed_str).collect(),
-            labels: HashMap::new(),
-            deletions: HashMap::new(),
-            skeletons: HashMap::new(),
+            labels: NameMap::default(),
+            deletions: NameMap::default(),
+            skeletons: NameMap::default(),
             longest: 0,
         }
     }
@@ -156,7 +157,20 @@ impl Neighbourhood {
             let labels = self.deletions.get(spelling)?;
             labels.iter().find(|known| edit_distance(known, label) == 1).map(|known| &**known)
         };
-        near(label).or_else(|| deletions(label).find_map(|spelling| near(&spelling)))
+        if let Some(known) = near(label) {
+            return Some(known);
+        }
+        // Each character left out in turn, in one buffer: this is looked up for every request to an unknown host.
+        let mut shorter = label.get(1..)?.to_owned();
+        for at in 0..label.len() {
+            if at > 0 {
+                shorter.replace_range(at - 1..at, &label[at - 1..at]);
+            }
+            if let Some(known) = near(&shorter) {
+                return Some(known);
+            }
+        }
+        None
     }
 
     /// Whether the labels in front of the public suffix spell a known domain.

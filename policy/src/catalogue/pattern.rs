@@ -1,6 +1,6 @@
 //! Which hosts a catalogue entry means: patterns, and the index that finds the most specific one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -169,7 +169,7 @@ impl std::error::Error for PatternError {}
 /// Finds what is said of a host (`T`: a service, a risk) by one hash lookup for each of its parent names.
 #[derive(Clone, Debug)]
 pub(super) struct Index<T> {
-    names: HashMap<Box<str>, Claims<T>, BuildHasherDefault<NameHasher>>,
+    names: NameMap<Claims<T>>,
     /// Labels of the longest name in `names`: longer suffixes of a host are not looked up.
     depth: usize,
 }
@@ -255,10 +255,16 @@ impl<T: Copy> Claims<T> {
     }
 }
 
+/// A map by names of the catalogue and the policy.
+pub(crate) type NameMap<T> = HashMap<Box<str>, T, BuildHasherDefault<NameHasher>>;
+
+/// A set of names of the catalogue and the policy.
+pub(crate) type NameSet = HashSet<Box<str>, BuildHasherDefault<NameHasher>>;
+
 /// A hash of a few nanoseconds. Its keys come from the catalogue and the policy, never from a request, so nobody can
 /// make them collide; a request's host is only looked up.
 #[derive(Clone, Copy, Default)]
-struct NameHasher(u64);
+pub(crate) struct NameHasher(u64);
 
 impl Hasher for NameHasher {
     fn write(&mut self, bytes: &[u8]) {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::address::embedded;
-use crate::catalogue::{Catalogue, Classified, Selection, Service, ServiceId};
+use crate::catalogue::{Catalogue, Classified, NameMap, Selection, Service, ServiceId};
 use crate::rule::{Destination, Hosts};
 use crate::target::{Host, Scheme, Target};
 use crate::verdict::Class;
@@ -41,8 +41,8 @@ pub(super) enum Reading {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
-    hosts: HashMap<Box<str>, Vec<Entry>>,
-    suffixes: HashMap<Box<str>, Vec<Entry>>,
+    hosts: NameMap<Vec<Entry>>,
+    suffixes: NameMap<Vec<Entry>>,
     any_name: Vec<Entry>,
     blocks: HashMap<IpNet, Vec<Entry>>,
     /// Lengths of the blocks in use, IPv4 and IPv6.

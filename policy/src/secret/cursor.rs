@@ -103,6 +103,13 @@ impl<'t> Cursor<'t> {
     }
 
     fn next_escape(&mut self) -> Next {
+        // By far the most frequent of them where there are many.
+        if let [b'%', high, low, ..] = &self.text[self.pos..]
+            && let (Some(high), Some(low)) = (nibble(*high), nibble(*low))
+        {
+            self.pos += 3;
+            return Next::Byte(high << 4 | low);
+        }
         match escape(&self.text[self.pos..], self.last) {
             Escape::Byte(byte, length) => {
                 self.pos += length;
@@ -228,6 +235,12 @@ pub(crate) fn escape(rest: &[u8], last: bool) -> Escape {
 }
 
 fn percent(digits: &[u8], last: bool) -> Escape {
+    if let [high, low, ..] = digits {
+        return match (nibble(*high), nibble(*low)) {
+            (Some(high), Some(low)) => Escape::Byte(high << 4 | low, 3),
+            _ => Escape::None,
+        };
+    }
     match hex(digits, 2) {
         Ok(value) => Escape::Byte(value as u8, 3),
         Err(open) if open && !last => Escape::Wait,
@@ -290,7 +303,7 @@ pub(crate) fn byte_before(text: &[u8], start: (usize, u8), view: View) -> Option
 /// The last byte of `text` with escapes undone, and how many raw bytes it takes.
 pub(crate) fn text_before(text: &[u8]) -> Option<(u8, usize)> {
     let near = &text[text.len().saturating_sub(6)..];
-    let escapes = if near.contains(&b'%') || near.contains(&b'\\') { &[6, 3, 2][..] } else { &[] };
+    let escapes = if near.iter().any(|byte| matches!(byte, b'%' | b'\\')) { &[6, 3, 2][..] } else { &[] };
     for length in escapes.iter().copied() {
         let Some(start) = text.len().checked_sub(length) else { continue };
         match escape(&text[start..], true) {
@@ -327,8 +340,14 @@ const SEXTETS: [u8; 256] = {
 pub(crate) const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The value of a hexadecimal digit.
+#[inline]
 pub(crate) fn nibble(byte: u8) -> Option<u8> {
-    (byte as char).to_digit(16).map(|value| value as u8)
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::cursor::{Cursor, Next, View};
-use super::lead::{Entry, Lead, Way, leads_of};
+use super::lead::{Beginning, Entry, Kinds, Lead, Rest, Start, Way, starts_of};
 use super::pattern::LEAD;
 
 /// Shorter values occur by chance.
@@ -70,18 +70,23 @@ impl KnownValue {
     }
 
     /// Everything the value can begin with.
-    pub(crate) fn leads(&self, target: u32) -> Vec<(Lead, Entry)> {
+    pub(crate) fn starts(&self, target: u32) -> Vec<Start> {
         let Some(first) = self.value.first_chunk::<LEAD>() else { return Vec::new() };
-        let mut leads = leads_of(*first, false, target);
-        let text = Entry { target, view: Way::Text };
-        leads.extend(short_escapes(&self.value).map(|lead| (lead, text)));
-        leads.extend(form_spaces(*first).map(|lead| (lead, text)));
+        // A form writes a space as `+`, which is of the same kind.
+        let then = Kinds::of(self.value.get(LEAD).copied());
+        let rest = self.value[LEAD..].split(|byte| *byte == b' ').next().unwrap_or_default();
+        let beginning = Beginning { lead: *first, then, rest: Rest::of(rest, false) };
+        let mut starts = starts_of(beginning, false, target);
+        let entry = |view| Entry { target, view, rest: Rest::default() };
+        let start = |lead, view| Start { lead, then: Kinds::ALL, entry: entry(view) };
+        starts.extend(short_escapes(&self.value).map(|lead| start(lead, Way::Text)));
+        starts.extend(form_spaces(*first).map(|lead| start(lead, Way::Text)));
         for hex in [format!("{:02x}{:02x}", first[0], first[1]), format!("{:02X}{:02X}", first[0], first[1])]
         {
             let lead = hex.as_bytes().first_chunk::<LEAD>();
-            leads.extend(lead.map(|lead| (Lead::of(*lead), Entry { target, view: Way::Hex })));
+            starts.extend(lead.map(|lead| start(Lead::of(*lead), Way::Hex)));
         }
-        leads
+        starts
     }
 
     /// Whether the value stands at the cursor.

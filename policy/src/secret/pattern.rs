@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use super::class::Class;
 use super::cursor::{Cursor, Next, View, byte_before, sextet, text_before};
+use super::lead::{Beginning, Kinds, Rest};
 
 /// The most bytes a run without upper bound is followed; what goes on beyond belongs to the same secret.
 pub(crate) const LONGEST_RUN: u16 = 4096;
@@ -316,18 +317,77 @@ impl Pattern {
         Self { behind, edge, any_case, marked, ports, steps }
     }
 
-    /// Every four bytes that a match can begin with.
-    pub(crate) fn leads(&self) -> Vec<[u8; LEAD]> {
-        let mut leads = vec![Vec::new()];
-        for step in &self.steps {
-            if leads.iter().all(|lead| lead.len() >= LEAD) {
+    /// Everything that a match can begin with.
+    pub(crate) fn beginnings(&self) -> Vec<Beginning> {
+        let mut leads = vec![(Vec::new(), None)];
+        for (index, step) in self.steps.iter().enumerate() {
+            if leads.iter().all(|(_, then)| then.is_some()) {
                 break;
             }
-            leads = leads.into_iter().flat_map(|lead| extend(lead, step)).collect();
+            leads = leads.into_iter().flat_map(|lead| self.extend(lead, step, index)).collect();
             leads.sort();
             leads.dedup();
         }
-        leads.into_iter().filter_map(|lead| lead.try_into().ok()).collect()
+        let whole = |(lead, then): Partial| {
+            let (then, rest) = then.unwrap_or((Kinds::ALL, Rest::default()));
+            Some(Beginning { lead: lead.try_into().ok()?, then: self.in_case(then), rest })
+        };
+        leads.into_iter().filter_map(whole).collect()
+    }
+
+    /// What a beginning becomes by one step, and once it is long enough, what may follow it.
+    fn extend(&self, lead: Partial, step: &Step, index: usize) -> Vec<Partial> {
+        let (lead, then) = lead;
+        let room = LEAD - lead.len();
+        match step {
+            _ if then.is_some() => vec![(lead, then)],
+            Step::OneOf(choices) => choices
+                .iter()
+                .map(|choice| {
+                    let taken = choice.len().min(room);
+                    let then = match choice.get(room..) {
+                        Some([]) => Some((self.first(index + 1), Rest::default())),
+                        Some(rest) => Some((Kinds::of([rest[0]]), Rest::of(rest, self.any_case))),
+                        None => None,
+                    };
+                    ([&lead[..], &choice[..taken]].concat(), then)
+                })
+                .collect(),
+            Step::Run { class, min, max } => {
+                let mut leads = vec![lead];
+                for _ in 0..usize::from(*min).min(room) {
+                    leads = leads
+                        .iter()
+                        .flat_map(|lead| class.bytes().map(|byte| [&lead[..], &[byte]].concat()))
+                        .collect();
+                }
+                let more = if usize::from(*max) > room { Kinds::of(class.bytes()) } else { Kinds::NONE };
+                let over = if usize::from(*min) > room { Kinds::NONE } else { self.first(index + 1) };
+                let then = (usize::from(*min) >= room).then(|| (more.or(over), Rest::default()));
+                leads.into_iter().map(|lead| (lead, then)).collect()
+            }
+            Step::Edge | Step::Open | Step::Close => vec![(lead, None)],
+        }
+    }
+
+    /// The kinds of bytes that the steps from `index` on can begin with.
+    fn first(&self, index: usize) -> Kinds {
+        match self.steps.get(index) {
+            None | Some(Step::Edge) => Kinds::ALL,
+            Some(Step::Open | Step::Close) => self.first(index + 1),
+            Some(Step::OneOf(choices)) => {
+                let firsts = Kinds::of(choices.iter().filter_map(|choice| choice.first().copied()));
+                if choices.iter().any(Vec::is_empty) { firsts.or(self.first(index + 1)) } else { firsts }
+            }
+            Some(Step::Run { class, min, .. }) => {
+                let firsts = Kinds::of(class.bytes());
+                if *min == 0 { firsts.or(self.first(index + 1)) } else { firsts }
+            }
+        }
+    }
+
+    fn in_case(&self, kinds: Kinds) -> Kinds {
+        if self.any_case { kinds.in_any_case() } else { kinds }
     }
 
     /// Whether letters of the literals match in either case.
@@ -347,26 +407,8 @@ fn fixed_length(steps: &[Step]) -> usize {
         .sum()
 }
 
-fn extend(lead: Vec<u8>, step: &Step) -> Vec<Vec<u8>> {
-    let room = LEAD - lead.len();
-    match step {
-        _ if room == 0 => vec![lead],
-        Step::OneOf(choices) => {
-            choices.iter().map(|choice| [&lead[..], &choice[..choice.len().min(room)]].concat()).collect()
-        }
-        Step::Run { class, min, .. } => {
-            let mut leads = vec![lead];
-            for _ in 0..usize::from(*min).min(room) {
-                leads = leads
-                    .iter()
-                    .flat_map(|lead| class.bytes().map(|byte| [&lead[..], &[byte]].concat()))
-                    .collect();
-            }
-            leads
-        }
-        Step::Edge | Step::Open | Step::Close => vec![lead],
-    }
-}
+/// The first bytes of a match, up to four, and once there are four, what follows them.
+type Partial = (Vec<u8>, Option<(Kinds, Rest)>);
 
 struct Parser<'s> {
     rest: &'s [u8],

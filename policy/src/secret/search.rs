@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use super::class::Class;
-use super::cursor::{BASE64, Cursor, Escape, Next, View, escape, text_before};
+use super::cursor::{BASE64, Cursor, Escape, Next, View, escape, nibble, text_before};
 use super::known::{KnownMatch, KnownValue};
-use super::lead::{Entry, Lead, Leads, lead_at, leads_of};
+use super::lead::{Entry, Lead, Leads, Sieve, lead_at, starts_of};
 use super::pattern::{LEAD, Matched, Outcome, Pattern};
 use super::{Check, Detector};
 
@@ -53,16 +53,16 @@ impl Secrets {
         let mut order: Vec<u32> = (0..known.len() as u32).collect();
         // Of two values that begin alike the longer one must be tried first.
         order.sort_by_key(|index| std::cmp::Reverse(known[*index as usize].value().len()));
-        let mut entries = Vec::new();
+        let mut starts = Vec::new();
         for (target, index) in order.iter().enumerate() {
-            entries.extend(known[*index as usize].leads(target as u32));
+            starts.extend(known[*index as usize].starts(target as u32));
         }
         for (index, (_, pattern)) in PATTERNS.iter().enumerate() {
             let target = (known.len() + index) as u32;
-            let leads = pattern.leads().into_iter();
-            entries.extend(leads.flat_map(|lead| leads_of(lead, pattern.any_case(), target)));
+            let beginnings = pattern.beginnings().into_iter();
+            starts.extend(beginnings.flat_map(|beginning| starts_of(beginning, pattern.any_case(), target)));
         }
-        Self { leads: Leads::new(entries), known, order }
+        Self { leads: Leads::new(starts), known, order }
     }
 
     /// The known values, in the order of their ids.
@@ -156,7 +156,10 @@ impl Search<'_> {
     /// a hit are left in `decoded`. `last` says that no more bytes will come.
     pub(crate) fn next(&self, text: &[u8], from: usize, last: bool, decoded: &mut Vec<u8>) -> Step {
         let judged = if last { text.len() } else { judged(text).max(from) };
-        let mut places = Places { search: self, text, judged, last, place: from, escaped: None };
+        let sieve = Sieve::from(from);
+        let escapes = Escapes::default();
+        let mut places =
+            Places { search: self, text, judged, last, place: from, sieve, escapes, escaped: None };
         while let Some((place, escaped)) = places.next() {
             match self.judge(text, place, escaped, last, decoded) {
                 None => {}
@@ -197,11 +200,17 @@ impl Search<'_> {
     }
 
     /// The first place from which four bytes, one of them escaped, decode to a lead; `limit` if there is none.
-    fn next_escaped(&self, text: &[u8], from: usize, limit: usize, last: bool) -> usize {
+    fn next_escaped(
+        &self,
+        text: &[u8],
+        from: usize,
+        limit: usize,
+        last: bool,
+        escapes: &mut Escapes,
+    ) -> usize {
         let mut begin = from;
         let mut looked = from;
-        while let Some(found) = memchr::memchr2(b'%', b'\\', &text[looked..]) {
-            let place = looked + found;
+        while let Some(place) = escapes.next(text, looked) {
             if place >= limit.saturating_add(LEAD) {
                 break;
             }
@@ -251,8 +260,10 @@ impl Search<'_> {
         let raw = lead_at(text, place);
         let other =
             if escaped { decoded_lead(text, place, last).filter(|lead| raw != Some(*lead)) } else { None };
-        let leads = &self.secrets.leads;
-        [raw, other].into_iter().flatten().flat_map(|lead| leads.entries(lead)).map(|(_, entry)| *entry)
+        let of = |lead: Option<Lead>| lead.map_or(&[][..], |lead| self.secrets.leads.entries(lead));
+        let follows = move |entry: &Entry| entry.rest.may_follow(text, place + LEAD);
+        let raw = of(raw).iter().map(|(_, entry)| *entry).filter(follows);
+        raw.chain(of(other).iter().map(|(_, entry)| *entry))
     }
 
     fn attempt(
@@ -356,6 +367,8 @@ struct Places<'s, 't> {
     last: bool,
     /// Where to look on.
     place: usize,
+    sieve: Sieve,
+    escapes: Escapes,
     /// The next place at which something may begin with an escape.
     escaped: Option<usize>,
 }
@@ -370,13 +383,42 @@ impl Iterator for Places<'_, '_> {
         }
         let escaped = match self.escaped {
             Some(escaped) if escaped >= self.place => escaped,
-            _ => self.search.next_escaped(self.text, self.place, self.judged, self.last),
+            _ => {
+                let Self { text, place, judged, last, ref mut escapes, .. } = *self;
+                self.search.next_escaped(text, place, judged, last, escapes)
+            }
         };
         self.escaped = Some(escaped);
         let limit = self.judged.min(escaped.saturating_add(1));
-        let found = self.search.secrets.leads.find(self.text, self.place, limit).unwrap_or(escaped);
+        let leads = &self.search.secrets.leads;
+        let found = leads.find(self.text, self.place, limit, &mut self.sieve).unwrap_or(escaped);
         self.place = found + 1;
         (found < self.judged).then_some((found, found == escaped))
+    }
+}
+
+/// Where in a text the next percent sign stands, and the next backslash that may begin a telling escape, as far as that
+/// was looked for. Each is looked for by itself: JSON is full of backslashes that tell nothing.
+#[derive(Clone, Copy, Default)]
+struct Escapes {
+    percent: Option<usize>,
+    backslash: Option<usize>,
+}
+
+impl Escapes {
+    /// The first of either kind from a place on.
+    fn next(&mut self, text: &[u8], from: usize) -> Option<usize> {
+        let stale = |at: &Option<usize>| at.is_none_or(|at| at < from);
+        if stale(&self.percent) {
+            let found = memchr::memchr(b'%', &text[from..]);
+            self.percent = Some(found.map_or(text.len(), |found| from + found));
+        }
+        if stale(&self.backslash) {
+            let telling = |place: &usize| matches!(text.get(place + 1), Some(b'u' | b'/'));
+            let mut places = memchr::memchr_iter(b'\\', &text[from..]).map(|found| from + found);
+            self.backslash = Some(places.find(telling).unwrap_or(text.len()));
+        }
+        self.percent.min(self.backslash).filter(|place| *place < text.len())
     }
 }
 
@@ -419,6 +461,9 @@ fn telling_escape(rest: &[u8]) -> Option<usize> {
 }
 
 fn decoded_lead(text: &[u8], start: usize, last: bool) -> Option<Lead> {
+    if let Some(lead) = text.get(start..).and_then(|rest| rest.first_chunk()).and_then(percents) {
+        return Some(Lead::of(lead));
+    }
     let mut cursor = Cursor::new(text, start, View::Text, last);
     let mut lead = [0; LEAD];
     for byte in &mut lead {
@@ -426,6 +471,16 @@ fn decoded_lead(text: &[u8], start: usize, last: bool) -> Option<Lead> {
         *byte = decoded;
     }
     Some(Lead::of(lead))
+}
+
+/// Four bytes that are all written with a percent sign, as whoever encodes everything writes them.
+fn percents(text: &[u8; 3 * LEAD]) -> Option<[u8; LEAD]> {
+    let mut bytes = [0; LEAD];
+    for (byte, written) in bytes.iter_mut().zip(text.as_chunks::<3>().0) {
+        let &[b'%', high, low] = written else { return None };
+        *byte = nibble(high)? << 4 | nibble(low)?;
+    }
+    Some(bytes)
 }
 
 fn inside_escape(text: &[u8], place: usize) -> bool {
@@ -438,7 +493,69 @@ fn inside_escape(text: &[u8], place: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+
     use super::*;
+
+    /// Examples of every detector and some known values, in every encoding.
+    fn samples(known: &[&str]) -> Vec<String> {
+        let examples = Detector::all().flat_map(Detector::examples);
+        let plain: Vec<String> = examples.chain(known.iter().map(|value| (*value).to_owned())).collect();
+        let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02X}")).collect::<String>();
+        let half = |text: &str| match text.split_at_checked(4) {
+            Some((lead, rest)) => format!("{lead}{}", escaped(rest)),
+            None => escaped(text),
+        };
+        plain
+            .iter()
+            .flat_map(|text| {
+                let json = serde_json::to_string(text).expect("text is JSON");
+                let upper = text.to_ascii_uppercase();
+                [text.clone(), upper, json, escaped(text), half(text), hex(text)]
+                    .into_iter()
+                    .chain((0..3).flat_map(|offset| {
+                        let padded = format!("{}{text}", " ".repeat(offset));
+                        [STANDARD.encode(&padded), URL_SAFE.encode(&padded)]
+                    }))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn no_place_at_which_something_begins_is_passed_over() {
+        let known = ["S3cr3t with \"quotes\"", "\"\\\n\t first", "päss-wörd-1", "a b c d 1 2"];
+        let values = known.map(|value| KnownValue::new("env:X", value.as_bytes()).expect("long enough"));
+        let secrets = Secrets::new(values.to_vec());
+        let search = Search { secrets: &secrets, exempt: &Exempt::none(), for_records: true };
+        let mut begun = 0;
+        for sample in samples(&known) {
+            for (before, after) in [(0, 0), (1, 0), (0, 70), (1, 70), (62, 70), (63, 1)] {
+                let whole = format!("{}{sample}{}", ".".repeat(before), ".".repeat(after));
+                let whole = whole.as_bytes();
+                for end in [whole.len(), whole.len() / 2, before + 5] {
+                    let Some(text) = whole.get(..end) else { continue };
+                    let (mut places, mut from, mut sieve) = (Vec::new(), 0, Sieve::from(0));
+                    while let Some(place) = secrets.leads.find(text, from, text.len(), &mut sieve) {
+                        places.push(place);
+                        from = place + 1;
+                    }
+                    begun += places.len();
+                    for place in 0..text.len() {
+                        let known = lead_at(text, place).map_or(&[][..], |lead| secrets.leads.entries(lead));
+                        for (_, entry) in known {
+                            let tried = places.contains(&place) && entry.rest.may_follow(text, place + LEAD);
+                            let step = search.attempt(whole, place, *entry, true, &mut Vec::new());
+                            assert!(tried || step.is_none(), "{}", String::from_utf8_lossy(&text[place..]));
+                        }
+                    }
+                }
+            }
+        }
+        assert!(begun > 10_000, "{begun}");
+    }
 
     #[test]
     fn the_prefilter_stays_sparse() {
