@@ -275,7 +275,9 @@ impl Excerpt {
     /// The excerpt, and whether the body was longer.
     pub fn finish(self, redactor: &Redactor) -> (Redacted, bool) {
         let clean = redactor.without_secrets_of(&self.bytes, !self.overflowed);
-        let text = printable(&personal::without_personal(&clean));
+        let clean = personal::without_personal(&clean);
+        // Nothing becomes shorter by being printable: what is more than this, and a character cut in two, is cut off.
+        let text = printable(&clean[..clean.len().min(self.limit + 4)]);
         let truncated = self.overflowed || text.len() > self.limit;
         (Redacted(cut(text, self.limit)), truncated)
     }
