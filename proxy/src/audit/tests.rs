@@ -87,6 +87,41 @@ async fn many_at_once_are_committed_in_groups_and_the_chain_has_no_gap() {
     assert_eq!(ends(&folder, &store).await.len(), 200);
 }
 
+/// What fifty thousand decisions a second come to: the writer writes what it can, who comes too fast waits, and one agent
+/// that has thousands waiting is refused more. Nothing piles up, and nothing is half written.
+#[tokio::test]
+async fn more_than_can_be_written_waits_or_is_refused_and_does_not_pile_up() {
+    let (folder, store, recorder) = started().await;
+    let ask = |agent: &str| {
+        let (recorder, mut decision) = (recorder.clone(), decision("a.example"));
+        decision.agent = agent.parse().unwrap();
+        tokio::spawn(async move {
+            recorder.decision(&decision).await?;
+            recorder.outcome(&outcome(&decision));
+            Ok(recorder.counters().queue_depth.load(Ordering::Relaxed))
+        })
+    };
+    let flood: Vec<_> = (0..5_000).map(|_| ask("flood")).collect();
+    let others: Vec<_> = (0..500).map(|n| ask(&format!("other-{}", n % 5))).collect();
+    let (mut written, mut refused, mut deepest) = (0, 0, 0);
+    for answer in flood {
+        match answer.await.unwrap() {
+            Ok(depth) => (written, deepest) = (written + 1, deepest.max(depth)),
+            Err(AuditUnavailable) => refused += 1,
+        }
+    }
+    for answer in others {
+        assert!(answer.await.unwrap().is_ok(), "another agent's decision was refused");
+        written += 1;
+    }
+    assert!(refused > 0 && written > 4_000, "{written} written, {refused} refused");
+    assert!(deepest <= QUEUE, "{deepest} waited for the writer at once");
+    recorder.event(Happening::Stopped, None).await.unwrap();
+    assert_eq!(store.last_seq().await.unwrap(), 2 * written + 1);
+    let report = store.verify().await.unwrap();
+    assert_eq!(report.first_bad, None, "{}", folder.path().display());
+}
+
 #[tokio::test]
 async fn a_second_outcome_or_one_without_decision_is_left_out() {
     let (_folder, store, recorder) = started().await;
