@@ -1,6 +1,8 @@
 //! Ten scenarios whose instructions are counted: `bench/instructions.sh` runs each under callgrind, which counts what
 //! [`measured`] does and nothing else. The counts do not depend on the machine's mood, so CI can compare them.
 
+#![expect(clippy::disallowed_methods, reason = "a program of its own, told by its command line what to run")]
+
 #[path = "../benches/inputs/mod.rs"]
 #[expect(dead_code, reason = "the list of them is for the bench")]
 mod inputs;

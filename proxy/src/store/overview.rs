@@ -1,7 +1,7 @@
 //! What the console shows at a glance: sums over a time, and where requests went.
 //!
 //! An exchange counts when it ends, with its last word. Each question is one walk over the outcomes of the time asked
-//! about, of the last [`MOST`] records at most, by a connection that cannot write: the writer waits for none of it.
+//! about, of the last `MOST` records at most, by a connection that cannot write: the writer waits for none of it.
 
 use std::collections::BTreeMap;
 
