@@ -1,7 +1,7 @@
 //! The recorder: a decision is committed before anything is sent, its outcome after; where that fails, nothing is.
 //!
 //! One task writes. It takes everything that waits, writes it in one transaction, and takes again, so that
-//! batches grow with load and nothing waits for company. What may fail (decisions, events, changes) is answered;
+//! batches grow with load and nobody who waits waits for company. What may fail (decisions, events, changes) is answered;
 //! what must not (outcomes, endings) is kept and tried again, in order, until the store takes it. Those are never
 //! more than there are open exchanges, because no new one begins while the store refuses.
 
@@ -97,6 +97,13 @@ enum Message {
     Prune(Cut, Option<Redacted>, PruneReply),
     /// Ends the task once everything is written.
     Close(CloseReply),
+}
+
+impl Message {
+    /// Nobody waits for it.
+    fn can_wait(&self) -> bool {
+        matches!(self, Message::Keep(_))
+    }
 }
 
 impl Recorder {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use policy::record::Event;
 use policy::redact::Redacted;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::checkpoints::{CheckpointOptions, Checkpoints};
@@ -20,6 +21,8 @@ use crate::store::{Closing, CommitError, Cut, Entry, PrunePlan, Settled, Writer}
 const BATCH: usize = 512;
 /// How long a commit may take before those who wait for it are refused. It goes on all the same.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long outcomes wait for a decision to be written with.
+const COMPANY: Duration = Duration::from_millis(5);
 /// When what must not be lost is tried again without anybody asking.
 const RETRY: Duration = Duration::from_millis(250);
 /// How long a drain tries to write what is left.
@@ -93,12 +96,7 @@ impl Task {
     pub(super) async fn run(mut self) {
         let mut inbox = Vec::with_capacity(BATCH);
         while self.closing.is_none() {
-            let wait = self.wait();
-            let received = self.messages.recv_many(&mut inbox, BATCH);
-            let all_gone = match wait {
-                None => received.await == 0,
-                Some(wait) => matches!(tokio::time::timeout(wait, received).await, Ok(0)),
-            };
+            let all_gone = self.receive(&mut inbox).await;
             self.take(&mut inbox).await;
             self.prune().await;
             if all_gone {
@@ -106,6 +104,24 @@ impl Task {
             }
         }
         self.finish(inbox).await;
+    }
+
+    /// Waits for messages, or until there is something to do without any. Outcomes, for which nobody waits, wait a
+    /// little for somebody who does: whoever sends one request after the other then has one commit a request, not two,
+    /// and none of them in the way of the next. Gives whether nobody is left who could send any.
+    async fn receive(&mut self, inbox: &mut Vec<Message>) -> bool {
+        let until = self.wait().map(|wait| Instant::now() + wait);
+        let mut received = receive_until(&mut self.messages, inbox, until).await;
+        let company = Instant::now() + COMPANY;
+        while received.is_some_and(|messages| messages > 0) && self.alone(inbox) {
+            received = receive_until(&mut self.messages, inbox, Some(company)).await;
+        }
+        received == Some(0)
+    }
+
+    /// Whether nothing is lost by writing this later.
+    fn alone(&self, inbox: &[Message]) -> bool {
+        inbox.len() < BATCH && !self.failing && self.kept.is_empty() && inbox.iter().all(Message::can_wait)
     }
 
     /// How long the task may wait for messages before it has something to do of its own.
@@ -333,12 +349,12 @@ impl Task {
 
     async fn finish(mut self, mut inbox: Vec<Message>) {
         self.messages.close();
-        let deadline = tokio::time::Instant::now() + DRAIN;
+        let deadline = Instant::now() + DRAIN;
         loop {
             let received = self.messages.recv_many(&mut inbox, BATCH).await;
             self.take(&mut inbox).await;
             let done = received == 0 && self.kept.is_empty() && self.doubtful.is_none();
-            if done || tokio::time::Instant::now() >= deadline {
+            if done || Instant::now() >= deadline {
                 break;
             }
             if self.failing {
@@ -359,5 +375,18 @@ impl Task {
             // Whoever asked for it may have stopped waiting.
             let _ = reply.send(if lost == 0 { Ok(()) } else { Err(AuditUnavailable) });
         }
+    }
+}
+
+/// The number of messages that came by then; `None` where none did, zero once nobody can send any.
+async fn receive_until(
+    messages: &mut mpsc::UnboundedReceiver<Message>,
+    inbox: &mut Vec<Message>,
+    until: Option<Instant>,
+) -> Option<usize> {
+    let received = messages.recv_many(inbox, BATCH);
+    match until {
+        None => Some(received.await),
+        Some(until) => tokio::time::timeout_at(until, received).await.ok(),
     }
 }

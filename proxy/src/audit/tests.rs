@@ -87,6 +87,37 @@ async fn many_at_once_are_committed_in_groups_and_the_chain_has_no_gap() {
     assert_eq!(ends(&folder, &store).await.len(), 200);
 }
 
+#[tokio::test]
+async fn an_outcome_shares_the_commit_of_the_decision_that_follows() {
+    let (folder, store, recorder) = started().await;
+    for _ in 0..20 {
+        exchange(&recorder, "a.example").await.unwrap();
+    }
+    recorder.close().await.unwrap();
+    let commits = recorder.counters().commits.load(Ordering::Relaxed);
+    // One more for the last outcome; a busy machine may let some time run out.
+    assert!((21..=28).contains(&commits), "{commits} commits for twenty exchanges one after the other");
+    assert_eq!(recorder.counters().records.load(Ordering::Relaxed), 40);
+    drop(store);
+    let store = Store::open_read_only(folder.path()).await.unwrap();
+    assert_eq!(ends(&folder, &store).await, vec![completed("a.example"); 20]);
+}
+
+#[tokio::test]
+async fn an_outcome_that_finds_no_company_is_written_soon() {
+    let (_folder, store, recorder) = started().await;
+    exchange(&recorder, "a.example").await.unwrap();
+    let begun = Instant::now();
+    while store.last_seq().await.unwrap() < 2 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "the outcome waits for a decision that does not come"
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    recorder.close().await.unwrap();
+}
+
 /// What fifty thousand decisions a second come to: the writer writes what it can, who comes too fast waits, and one agent
 /// that has thousands waiting is refused more. Nothing piles up, and nothing is half written.
 #[tokio::test]
