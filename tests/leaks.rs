@@ -189,6 +189,37 @@ async fn what_passes_with_an_alert_is_in_no_record() {
     world.finish().await;
 }
 
+/// Nothing follows a secret at the end of a body of declared length, not even a question for more: what only notes it
+/// has to note it there as well, as what stops it does.
+#[tokio::test]
+async fn a_secret_that_ends_a_body_is_found_whatever_comes_of_it() {
+    let key = secrets::aws_access_key();
+    for action in ["alert", "mask", "block"] {
+        let mut world = World::with_policy(&unlimited(action)).start().await;
+        world.gate.plant(&secrets::heart(&key));
+        let mut sent = 0;
+        for way in [Way::Absolute, Way::Http1, Way::Http2] {
+            let bodies =
+                [key.clone(), format!("k={key}"), format!("{}{key}", "much before it ".repeat(5_000))];
+            for body in bodies {
+                let declared = Request::post("allowed.test", "/echo", body.clone());
+                let in_pieces = declared.clone().pieces([body]);
+                for request in [declared, in_pieces] {
+                    world.send(way, &request).await;
+                    sent += 1;
+                }
+            }
+        }
+        for row in world.gate.decisions_reach(sent).await {
+            assert!(row.findings().contains(&"secret"), "{action}: {row:#?}");
+            if action == "block" {
+                row.is("deny", "secret_found");
+            }
+        }
+        world.finish().await;
+    }
+}
+
 /// Masked, a secret leaves as something else of the same length, and the request as a whole arrives.
 #[tokio::test]
 async fn what_is_masked_arrives_as_something_else() {

@@ -392,10 +392,12 @@ impl UploadState {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadBroken>> {
         self.untouched = false;
         let Some(body) = &mut self.body else { return Poll::Ready(Err(UploadBroken)) };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         self.sleep = None;
+        // The HTTP library asks for no end where a declared length is reached, so the end may come with the last bytes.
+        let last = body.is_end_stream();
         let taken = match frame {
-            Some(Ok(frame)) => self.take(frame),
+            Some(Ok(frame)) => self.take(frame).and_then(|()| if last { self.end() } else { Ok(()) }),
             Some(Err(_)) => Err(UploadBroken),
             None => self.end(),
         };
