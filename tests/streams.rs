@@ -98,6 +98,32 @@ async fn trailers_arrive_both_ways() {
     world.finish().await;
 }
 
+/// Searches are asked for by a GET with a body; where nothing declares its length it must not be left out.
+#[tokio::test]
+async fn a_get_keeps_its_body_whether_its_length_is_declared_or_not() {
+    for http1_only in [true, false] {
+        let world = World::with_policy(POLICY);
+        let world = if http1_only { world.origin(|origin| origin.http1_only()) } else { world };
+        let world = world.start().await;
+        for way in [Way::Absolute, Way::Http1, Way::Http2] {
+            for method in ["GET", "DELETE", "POST"] {
+                let declared = Request::post("allowed.test", "/echo", "one two").method(method);
+                for request in [declared.clone(), declared.pieces(["one ", "two"])] {
+                    let answer = world.send(way, &request).await;
+                    assert_eq!(
+                        (answer.status, answer.text()),
+                        (200, "one two".into()),
+                        "{way:?}: {request:?}"
+                    );
+                    let seen = world.origin.requests().pop().unwrap();
+                    assert_eq!(seen.body.kept, b"one two", "{way:?}: {request:?} arrived as {seen:?}");
+                }
+            }
+        }
+        world.finish().await;
+    }
+}
+
 #[tokio::test]
 async fn a_body_is_asked_for_once_it_is_decided() {
     let world = World::with_policy(POLICY).start().await;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use policy::record::OutcomeKind;
@@ -116,13 +117,19 @@ fn stop(entry: Entry, refusal: Refusal, request: &mut Permitted, subject: &Subje
 }
 
 /// The request as it leaves: canonical path, its own `Host`, nothing of the client's connection.
-pub fn outgoing<B>(parts: &Parts, head: &Head, upload: B) -> Result<Request<B>, http::Error> {
+pub fn outgoing<B: Body>(parts: &Parts, head: &Head, upload: B) -> Result<Request<B>, http::Error> {
+    let chunked = !upload.is_end_stream() && upload.size_hint().exact().is_none();
     let mut request = Request::new(upload);
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = upstream_uri(&head.target, &head.path.forwarded())?;
     *request.headers_mut() = parts.headers.clone();
     request.headers_mut().remove(HOST);
     join_cookies(request.headers_mut());
+    if chunked {
+        // Without it the HTTP library takes it that a GET has no body, and leaves it out. HTTP/2 has no such field, and
+        // does not send it.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     Ok(request)
 }
 
