@@ -53,7 +53,10 @@ in_a_network! {
     a_published_port_leads_inside_and_a_forwarded_one_to_the_host => ports
     the_command_ends_with_run_and_run_with_the_command => ends
     sockets_are_hidden_however_they_were_bound => sockets
+    sockets_are_hidden_whatever_their_names_were => renamed
     what_the_running_gateway_reads_is_hidden_whatever_run_was_told => governing
+    what_the_data_folder_leads_to_is_refused => linked
+    what_is_saved_outside_meanwhile_stays_protected => saved
     what_a_program_could_cause_is_no_way_to_run_without => no_way_without
     two_fences_are_strangers => strangers
     a_gateway_that_was_away_serves_the_fence_again => away
@@ -444,6 +447,38 @@ except OSError: pass";
         world.finish().await;
     }
 
+    /// As masters of OpenSSH make theirs; by a name that a descriptor leads to; from a folder that was left since.
+    pub(super) async fn renamed() {
+        let world = world("").await;
+        let bind = "import os, socket, sys, time
+def listen(name):
+    s = socket.socket(socket.AF_UNIX); s.bind(name); s.listen(); return s
+os.makedirs('x/y/z/w/v'); top = os.getcwd()
+a = listen('x/master.4kD9'); os.link('x/master.4kD9', 'x/master'); os.unlink('x/master.4kD9')
+b = listen('/proc/self/fd/%d/descriptor' % os.open('x/y', os.O_DIRECTORY))
+os.chdir('x/y/z/w/v'); c = listen('left'); os.chdir('/')
+d = listen(top + '/x/before'); os.rename(top + '/x/before', top + '/x/y/z/moved')
+open(top + '/bound', 'w').close()
+time.sleep(600)";
+        let mut server = world.gate.program("python3");
+        server.args(["-c", bind]).current_dir(world.gate.files()).kill_on_drop(true);
+        let mut server = server.spawn().unwrap();
+        eventually("the sockets", async || world.gate.files().join("bound").exists().then_some(())).await;
+        let reach = "import socket, sys
+for name in sys.argv[1:]:
+    try: socket.socket(socket.AF_UNIX).connect(name); print('reached', name)
+    except OSError: print('nothing')";
+        let names = ["x/master", "x/y/descriptor", "x/y/z/w/v/left", "x/y/z/moved"]
+            .map(|name| world.gate.files().join(name).display().to_string());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let outside = world.gate.program("python3").args(["-c", reach]).args(&names).output().await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&outside.stdout).matches("reached").count(), 4, "{outside:?}");
+        let inside = says(&world, &[], &[&["python3", "-c", reach], &*names].concat()).await;
+        assert_eq!(inside, "nothing\n".repeat(4));
+        server.kill().await.unwrap();
+        world.finish().await;
+    }
+
     pub(super) async fn governing() {
         let world = world("").await;
         let policy = world.gate.files().join("policy.toml");
@@ -467,6 +502,82 @@ except OSError: pass";
         assert!(complaint.contains("is a hard link"), "{complaint}");
         std::fs::remove_file(&other).unwrap();
         world.finish().await;
+    }
+
+    pub(super) async fn linked() {
+        let world = world("").await;
+        let program = world.gate.command(&[]).as_std().get_program().to_str().unwrap().to_owned();
+        let run = |folder: &Path| {
+            let mut run = world.gate.program(&program);
+            run.arg("--data-dir").arg(folder).args(["run", "--fence", "require", "--", "echo", "ran"]);
+            run
+        };
+        let link = |name: &str, flags: &str| {
+            let mut link = world.gate.program("ln");
+            link.arg(flags).arg(world.gate.files().join("elsewhere")).arg(world.gate.data().join(name));
+            link
+        };
+        std::fs::create_dir(world.gate.files().join("elsewhere")).unwrap();
+        for name in ["policy.toml", "policy.d"] {
+            assert!(link(name, "-s").status().await.unwrap().success());
+            let output = ended(run(&world.gate.data())).await;
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]), "{complaint}");
+            assert!(complaint.contains(&format!("/{name}` is a symbolic link")), "{complaint}");
+            std::fs::remove_file(world.gate.data().join(name)).unwrap();
+        }
+        std::fs::remove_dir(world.gate.files().join("elsewhere")).unwrap();
+        let written = world.gate.program("touch").arg(world.gate.files().join("elsewhere")).status().await;
+        assert!(written.unwrap().success());
+        assert!(link("policy.toml", "-f").status().await.unwrap().success());
+        let output = ended(run(&world.gate.data())).await;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]), "{complaint}");
+        assert!(complaint.contains("/policy.toml` is a hard link"), "{complaint}");
+        std::fs::remove_file(world.gate.data().join("policy.toml")).unwrap();
+        // A folder in the one that is used where none is named.
+        let state = world.gate.files().join("state");
+        let mut nested = run(&state.join("outgate/work"));
+        nested.env("XDG_STATE_HOME", &state);
+        let made = world.gate.program("mkdir").arg("-p").arg(state.join("outgate/work")).status().await;
+        assert!(made.unwrap().success());
+        let output = ended(nested).await;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]), "{complaint}");
+        assert!(complaint.contains("lies in the one that is used where none is named"), "{complaint}");
+        world.finish().await;
+    }
+
+    pub(super) async fn saved() {
+        let folder = std::env::temp_dir().join(format!("outgate-points-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let points = folder.join("points.jsonl");
+        std::fs::write(&points, "").unwrap();
+        std::fs::set_permissions(&points, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        let world = world(&format!("[audit]\ncheckpoint_file = \"{}\"\n", points.display())).await;
+        let ready = world.gate.files().join("ready");
+        let script = "wc -c < \"$0\"; : > \"$1\"; until [ -s \"$0\" ]; do sleep 0.05; done
+echo forged >> \"$0\"; mv \"$0\" \"$0.away\"; echo forged > \"$0.new\"; cat \"$0\"";
+        let (points_name, ready_name) = (points.display().to_string(), ready.display().to_string());
+        let inside = tokio::spawn({
+            let arguments =
+                ["run", "--fence", "require", "--", "sh", "-c", script, &points_name, &ready_name];
+            ended(world.gate.command(&arguments))
+        });
+        eventually("the command", async || ready.exists().then_some(())).await;
+        // What an editor does when it saves.
+        std::fs::write(folder.join("saved"), "as saved\n").unwrap();
+        std::fs::set_permissions(folder.join("saved"), std::os::unix::fs::PermissionsExt::from_mode(0o666))
+            .unwrap();
+        std::fs::rename(folder.join("saved"), &points).unwrap();
+        let output = inside.await.unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "0\nas saved\n", "{complaint}");
+        assert_eq!(complaint.matches("Read-only file system").count(), 3, "{complaint}");
+        assert_eq!(std::fs::read_to_string(&points).unwrap(), "as saved\n");
+        world.finish().await;
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     pub(super) async fn no_way_without() {
@@ -495,6 +606,13 @@ except OSError: pass";
         shell.arg(run.as_std().get_program()).args(run.as_std().get_args());
         let output = ended(shell).await;
         assert_eq!(String::from_utf8_lossy(&output.stdout), "ended-with-137\n", "{output:?}");
+        // Nor does a priority for all of a group, or of a user.
+        let nicer = "import os
+for which in (os.PRIO_PGRP, os.PRIO_USER):
+    try: os.setpriority(which, 0, 19); print('done')
+    except PermissionError: print('refused')
+os.setpriority(os.PRIO_PROCESS, 0, 19)";
+        assert_eq!(says(&world, &[], &["python3", "-c", nicer]).await, "refused\nrefused\n");
         world.finish().await;
     }
 

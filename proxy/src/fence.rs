@@ -21,6 +21,7 @@ mod probe;
 mod resolver;
 mod rows;
 mod seccomp;
+mod sockets;
 mod sys;
 pub mod terminal;
 

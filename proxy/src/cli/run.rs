@@ -1,6 +1,7 @@
 //! `outgate run`: an agent, or any command, as a session behind the gateway.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use crate::alive::Alive;
 use crate::config::Config;
 use crate::fence;
 use crate::fence::outside::{Fence as Unstarted, Inhabited, Owner, Unfenced};
-use crate::fence::plan::{Plan, governing, replaceable_link};
+use crate::fence::plan::{Plan, default_folder, governing, known_files, replaceable_link};
 use crate::policies;
 use crate::running::Running;
 use crate::store::query::Filter;
@@ -88,6 +89,9 @@ enum Fence {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
     context.refuse_inside_a_session("run")?;
     let config = context.config()?;
+    if arguments.fence != Fence::Off {
+        refuse_nested(&config)?;
+    }
     let gateway = join_or_start(context, &config)?;
     if arguments.fence != Fence::Off {
         refuse_links(&config, &gateway)?;
@@ -171,12 +175,30 @@ fn fenced(
 ) -> Result<Inhabited, Unfenced> {
     let proxy = format!("http://{}", fence::PROXY);
     let mut variables = text(variables(&proxy, &trust.certificate, &trust.bundle, Some(owner.session)));
-    let catalogue = in_force(config).map(|(policy, _)| policy.catalogue().clone());
-    let catalogue = catalogue.unwrap_or_else(|_| Catalogue::builtin().clone());
+    let policy = in_force(config).map(|(policy, _)| policy).ok();
+    let catalogue =
+        policy.as_ref().map_or_else(|| Catalogue::builtin().clone(), |policy| policy.catalogue().clone());
     let git = fence::git::variables(&catalogue, variable);
     variables.extend(git.into_iter().map(|(name, value)| (name, value.into())));
-    let plan = Plan::new(config, Some(gateway));
+    let mut plan = Plan::new(config, Some(gateway));
+    plan.keep_unchanged(&policy.as_ref().map(known_files).unwrap_or_default());
+    refuse_unfound(arguments.fence, &plan)?;
     Unstarted::put_up(&plan, &arguments.command, &variables)?.start(owner, &arguments.publish)
+}
+
+/// Where a fence is required, it must hide every socket; where it is not, it is told which it does not.
+fn refuse_unfound(fence: Fence, plan: &Plan) -> Result<(), Unfenced> {
+    match plan.unfound.first() {
+        Some(name) if fence == Fence::Require => Err(Unfenced::socket(name)),
+        Some(name) => {
+            note(format_args!(
+                "outgate: programs inside may come to a socket of this machine that was bound as `{}` and was not found",
+                name.display()
+            ));
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 /// Whether a fence can be put up here at all.
@@ -197,13 +219,27 @@ fn refuse_links(config: &Config, gateway: &Running) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("{what}; mend it with: {mend}, or use --fence off")));
     }
     let files = governing.iter().chain([&config.data_dir]);
-    match files.filter_map(|path| replaceable_link(path)).next() {
-        None => Ok(()),
-        Some(link) => Err(Failure::Usage(format!(
-            "`{}` is a symbolic link that a fenced command could replace, and with it the policy; name the folder that \
-             it leads to, or use --fence off",
+    if let Some(link) = files.filter_map(|path| replaceable_link(path)).next() {
+        return Err(Failure::Usage(format!(
+            "`{}` is a symbolic link that a fenced command could replace, and with it the policy; name what it leads to, \
+             or put that in its place, or use --fence off",
             link.display()
+        )));
+    }
+    Ok(())
+}
+
+/// What lies in a folder that is covered cannot be shown, and what lies round the data folder is not.
+fn refuse_nested(config: &Config) -> Result<(), Failure> {
+    let (usual, used) = (default_folder(), &config.data_dir);
+    match usual.and_then(|folder| Some((fs::canonicalize(folder).ok()?, fs::canonicalize(used).ok()?))) {
+        Some((usual, used)) if used != usual && used.starts_with(&usual) => Err(Failure::Usage(format!(
+            "the data folder `{}` lies in the one that is used where none is named, which a fence could then not hide; \
+             put it beside `{}`, or use --fence off",
+            used.display(),
+            usual.display()
         ))),
+        _ => Ok(()),
     }
 }
 

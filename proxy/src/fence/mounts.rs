@@ -11,12 +11,12 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change, mount_remount,
 };
 
-use super::plan::Plan;
+use super::plan::{Plan, changeable};
 use super::sys;
 
 /// Name servers as programs inside have them.
@@ -111,6 +111,7 @@ fn with_aliases(plan: &Plan, mounted: &str) -> Plan {
         shown: BTreeSet::new(),
         hidden,
         emptied: plan.emptied.clone(),
+        unfound: BTreeSet::new(),
         kept: plan.kept.clone(),
         read_only: all(&plan.read_only),
         forward: Vec::new(),
@@ -166,9 +167,7 @@ fn aliases(path: &Path, mounted: &str) -> Vec<PathBuf> {
 fn pin(plan: &Plan, mounted: &str) -> Steps {
     let pinned: BTreeSet<PathBuf> = parse(mounted).into_iter().map(|mount| mount.at).collect();
     let covered = plan.hidden.iter().chain(&plan.read_only).chain(&plan.emptied).chain([&plan.folder]);
-    let movable = |folder: &Path| {
-        folder.parent().is_some_and(|parent| rustix::fs::access(parent, Access::WRITE_OK).is_ok())
-    };
+    let movable = |folder: &Path| folder.parent().is_some_and(changeable);
     let folders: BTreeSet<&Path> = covered
         .flat_map(|path| path.ancestors().skip(1))
         .filter(|folder| movable(folder) && !pinned.contains(*folder))

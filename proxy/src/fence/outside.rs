@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener as StdListener, TcpStream as StdS
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,16 @@ pub struct Unfenced {
 impl Unfenced {
     fn new(step: impl Into<String>, error: &io::Error) -> Unfenced {
         Unfenced { step: step.into(), why: error.to_string(), errno: error.raw_os_error() }
+    }
+
+    /// A socket of the host could not be found, and so not be hidden.
+    pub fn socket(name: &Path) -> Unfenced {
+        let why = format!(
+            "one that was bound as `{}` has another name now, and was not found by any in time; end the program that \
+             listens on it, or use --fence auto",
+            name.display()
+        );
+        Unfenced { step: "hiding the host's sockets".into(), why, errno: None }
     }
 
     /// What would mend it, in words.

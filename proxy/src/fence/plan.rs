@@ -4,21 +4,19 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use policy::Policy;
+use policy::document::{KnownFrom, KnownSource};
 use rustix::fs::Access;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::environment;
+use super::{environment, sockets};
 use crate::config::Config;
 use crate::running::Running;
 
-/// Entries of folders that are looked through for sockets, and how deep.
-const SEARCH_LIMIT: usize = 100_000;
-const SEARCH_DEPTH: usize = 5;
 /// Links that lead to links, as the kernel follows them.
 const LINKS: usize = 40;
 
@@ -38,6 +36,9 @@ pub struct Plan {
     /// Files, sockets and devices that read as nothing inside.
     #[serde(with = "any_names")]
     pub hidden: BTreeSet<PathBuf>,
+    /// Names that sockets of the host once had which could not be found, and so are not hidden.
+    #[serde(skip)]
+    pub unfound: BTreeSet<PathBuf>,
     /// Folders in whose place stands an empty one that may be written to.
     #[serde(with = "any_names")]
     pub emptied: BTreeSet<PathBuf>,
@@ -72,9 +73,16 @@ impl Plan {
         plan.read_only = protected();
         plan.read_only.extend(config.upstream.ca_files.iter().filter_map(|path| real(path)));
         plan.forward.clone_from(&config.fence.forward);
-        let mut hidden = sockets();
+        let here = std::env::current_dir().ok();
+        let first: Vec<_> = here.iter().chain([&plan.folder]).cloned().collect();
+        let sockets = sockets::of_host(&first);
+        plan.unfound = sockets.missing;
+        let mut hidden = sockets.found;
         hidden.extend(devices(Path::new("/dev")));
-        hidden.extend(governing(config, gateway).iter().filter_map(|path| real(path)));
+        let governing = governing(config, gateway).into_iter().filter_map(|path| real(&path));
+        let governing: Vec<_> = governing.filter(|path| !path.starts_with(&plan.folder)).collect();
+        plan.read_only.extend(governing.iter().filter_map(|file| own_folder(file, here.as_deref())));
+        hidden.extend(governing);
         hidden.extend(default_folder().and_then(|folder| real(&folder)));
         let covered = |path: &PathBuf| {
             plan.kept.contains(path)
@@ -85,6 +93,12 @@ impl Plan {
         hidden.retain(|path| !covered(path));
         plan.hidden = hidden;
         plan
+    }
+
+    /// Keeps these files from being changed too.
+    pub fn keep_unchanged(&mut self, files: &[PathBuf]) {
+        let seen = files.iter().filter_map(|path| real(path)).filter(|path| !path.starts_with(&self.folder));
+        self.read_only.extend(seen.filter(|path| !self.hidden.contains(path)));
     }
 }
 
@@ -97,11 +111,39 @@ pub fn governing(config: &Config, gateway: Option<&Running>) -> Vec<PathBuf> {
     if let Some(gateway) = gateway {
         files.extend(gateway.policies.iter().chain(&gateway.config).cloned());
     }
+    files.extend([config.data_dir.clone(), config.data_dir.join("policy.d")].iter().flat_map(|folder| {
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>()
+    }));
     files
 }
 
+/// The files in which a policy looks up the secrets that it knows.
+pub fn known_files(policy: &Policy) -> Vec<PathBuf> {
+    let file = |source: &KnownSource| {
+        let beside = Path::new(&*source.origin.file).parent().unwrap_or(Path::new("."));
+        match &source.from {
+            KnownFrom::File(path) | KnownFrom::Dotenv(path) => Some(beside.join(&**path)),
+            KnownFrom::Env(_) => None,
+        }
+    };
+    policy.known_sources().iter().filter_map(file).collect()
+}
+
+/// The folder of a file, where it holds little else: nobody minds that it is read-only. A cover over the file alone would
+/// go when somebody outside puts another file in its place, as editors do when they save; this one stays.
+fn own_folder(file: &Path, here: Option<&Path>) -> Option<PathBuf> {
+    let folder = file.parent()?;
+    let at_work = environment::homes().contains(folder) || here.is_none_or(|here| here.starts_with(folder));
+    let entries = fs::read_dir(folder).ok()?.flatten();
+    let others = |entry: &fs::DirEntry| {
+        let of_policy = [".git", "policy.d"].iter().any(|name| entry.file_name() == *name);
+        !of_policy && entry.file_type().is_ok_and(|kind| kind.is_dir())
+    };
+    (!at_work && !entries.take(100).any(|entry| others(&entry))).then(|| folder.to_owned())
+}
+
 /// The data folder that commands take which name no other.
-fn default_folder() -> Option<PathBuf> {
+pub fn default_folder() -> Option<PathBuf> {
     let state = environment::path("XDG_STATE_HOME");
     let folder = state.or_else(|| Some(environment::path("HOME")?.join(".local/state")))?;
     Some(folder.join("outgate"))
@@ -122,7 +164,7 @@ pub fn replaceable_link(path: &Path) -> Option<PathBuf> {
             continue;
         };
         links += 1;
-        if links > LINKS || rustix::fs::access(&at, Access::WRITE_OK).is_ok() {
+        if links > LINKS || changeable(&at) {
             return Some(next);
         }
         if target.is_absolute() {
@@ -131,6 +173,12 @@ pub fn replaceable_link(path: &Path) -> Option<PathBuf> {
         left.extend(parts(&target));
     }
     None
+}
+
+/// Whether this user can rename what is in a folder, or give itself the right to.
+pub(super) fn changeable(folder: &Path) -> bool {
+    let own = |file: fs::Metadata| file.uid() == geteuid().as_raw();
+    rustix::fs::access(folder, Access::WRITE_OK).is_ok() || fs::metadata(folder).is_ok_and(own)
 }
 
 /// The parts of a path, the last first.
@@ -144,81 +192,6 @@ fn parts(path: &Path) -> Vec<PathBuf> {
 
 fn real(path: &Path) -> Option<PathBuf> {
     fs::canonicalize(path).ok()
-}
-
-/// Every Unix socket of the host that has a name among files: those the kernel lists, and those found where services
-/// put them, since the kernel lists only our own network namespace's.
-fn sockets() -> BTreeSet<PathBuf> {
-    let listed = fs::read("/proc/net/unix").unwrap_or_default();
-    let mut relative = Vec::new();
-    let mut found = BTreeSet::new();
-    for (inode, name) in named_sockets(&listed) {
-        match name.is_absolute() {
-            true => found.extend(real(&name).filter(|path| is_socket(path))),
-            false => relative.push((inode, name)),
-        }
-    }
-    found.extend(bound_relative(&relative));
-    let mut left = SEARCH_LIMIT;
-    for folder in ["/run", "/tmp", "/var/run", "/var/tmp"].iter().filter_map(|path| real(Path::new(path))) {
-        search(&folder, SEARCH_DEPTH, &mut left, &mut found);
-    }
-    found
-}
-
-/// Inodes and file names in `/proc/net/unix`; names that begin with `@` belong to the network namespace.
-fn named_sockets(listed: &[u8]) -> Vec<(u64, PathBuf)> {
-    let one = |line: &[u8]| {
-        // Seven fields of no blank, each followed by some, then the name as it is.
-        let mut rest = line;
-        let mut inode = None;
-        for _ in 0..7 {
-            let length = rest.iter().position(u8::is_ascii_whitespace)?;
-            inode = std::str::from_utf8(&rest[..length]).ok();
-            rest = rest[length..].trim_ascii_start();
-        }
-        let named = !rest.is_empty() && rest[0] != b'@';
-        named.then(|| Some((inode?.parse().ok()?, PathBuf::from(OsStr::from_bytes(rest)))))?
-    };
-    listed.split(|byte| *byte == b'\n').skip(1).filter_map(one).collect()
-}
-
-/// Sockets that were bound by a relative name: below the current folder of a process that has them open.
-fn bound_relative(sockets: &[(u64, PathBuf)]) -> Vec<PathBuf> {
-    if sockets.is_empty() {
-        return Vec::new();
-    }
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
-    let owned = |process: PathBuf| {
-        let here = fs::read_link(process.join("cwd")).ok()?;
-        let open = fs::read_dir(process.join("fd")).ok()?.flatten();
-        let inodes = open.filter_map(|entry| {
-            let link = fs::read_link(entry.path()).ok()?;
-            link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
-        });
-        let names = inodes.filter_map(|inode| sockets.iter().find(|(bound, _)| *bound == inode));
-        Some(names.filter_map(|(_, name)| real(&here.join(name))).collect::<Vec<_>>())
-    };
-    processes.filter_map(owned).flatten().filter(|path| is_socket(path)).collect()
-}
-
-fn is_socket(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-}
-
-fn search(folder: &Path, depth: usize, left: &mut usize, found: &mut BTreeSet<PathBuf>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if *left == 0 {
-            return;
-        }
-        *left -= 1;
-        let Ok(kind) = entry.file_type() else { continue };
-        if kind.is_socket() {
-            found.insert(entry.path());
-        } else if kind.is_dir() && depth > 1 {
-            search(&entry.path(), depth - 1, left, found);
-        }
-    }
 }
 
 /// Devices that programs need; everything else in `/dev` that this user could open reads as nothing.
@@ -264,6 +237,7 @@ fn devices(folder: &Path) -> Vec<PathBuf> {
 /// What a shell, a desktop or a login runs by itself, under the home folder.
 const STARTED: &[&str] = &[
     ".bash_aliases",
+    ".bash_completion",
     ".bash_login",
     ".bash_logout",
     ".bash_profile",
@@ -271,16 +245,22 @@ const STARTED: &[&str] = &[
     ".config/autostart",
     ".config/environment.d",
     ".config/fish",
+    ".config/git",
     ".config/nushell",
     ".config/plasma-workspace",
     ".config/systemd",
     ".config/xonsh",
+    ".cargo/env",
     ".cshrc",
+    ".gitconfig",
+    ".gnupg/gpg-agent.conf",
+    ".gnupg/gpg.conf",
     ".inputrc",
     ".kshrc",
     ".local/share/dbus-1",
     ".local/share/systemd",
     ".login",
+    ".oh-my-zsh",
     ".pam_environment",
     ".profile",
     ".ssh",
@@ -331,12 +311,12 @@ const STARTED_BY_ALL: &[&str] = &[
 
 fn protected() -> BTreeSet<PathBuf> {
     let folder = environment::path;
-    let home = folder("HOME").and_then(|home| real(&home));
+    let homes = environment::homes();
     // A link that leads elsewhere is a program's way to have something else protected.
     let below_home =
-        |path: PathBuf| real(&path).filter(|path| home.as_ref().is_some_and(|home| path.starts_with(home)));
+        |path: PathBuf| real(&path).filter(|path| homes.iter().any(|home| path.starts_with(home)));
     let mut all: BTreeSet<PathBuf> =
-        home.iter().flat_map(|home| STARTED.iter().filter_map(|name| below_home(home.join(name)))).collect();
+        homes.iter().flat_map(|home| STARTED.iter().filter_map(|name| below_home(home.join(name)))).collect();
     // Where shells are told to look instead.
     let elsewhere = ["ZDOTDIR", "XDG_CONFIG_HOME"].map(|name| folder(name).and_then(&below_home));
     all.extend(elsewhere.into_iter().flatten().flat_map(|folder| started_in(&folder)));
@@ -411,22 +391,9 @@ use any_name::many as any_names;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
 
-    #[test]
-    fn sockets_are_found_by_their_names_among_files() {
-        let listed = "Num       RefCount Protocol Flags    Type St Inode Path\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 18312 /run/dbus/system bus.sock\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 18313 @/tmp/.X11-unix/X0\n\
-            0000000000000000: 00000003 00000000 00000000 0001 03 18314\n\
-            0000000000000000: 00000002 00000000 00000000 0002 01 18315 /run/systemd/notify\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 18316 relative.sock\n";
-        let found: Vec<_> = named_sockets(listed.as_bytes()).into_iter().map(|(_, name)| name).collect();
-        let names = ["/run/dbus/system bus.sock", "/run/systemd/notify", "relative.sock"];
-        assert_eq!(found, names.map(PathBuf::from));
-        let odd = b"Num\n0: 2 0 10000 1 1 7 /tmp/\xff\n0: 2 0 10000 1 1 8 /tmp/b\n";
-        assert_eq!(named_sockets(odd).len(), 2, "one odd name must not hide the others");
-    }
+    use super::*;
 
     #[test]
     fn a_link_that_could_be_replaced_is_found() {
@@ -440,6 +407,49 @@ mod tests {
         std::os::unix::fs::symlink(top.join("link/data"), top.join("real/other")).unwrap();
         assert_eq!(replaceable_link(&top.join("real/other")), Some(top.join("real/other")));
         assert_eq!(replaceable_link(&top.join("real/../link/data")), Some(top.join("link")));
+    }
+
+    #[test]
+    fn a_folder_that_its_owner_could_make_writable_counts_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let closed = folder.path().join("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+        assert!(changeable(&closed));
+        assert!(geteuid().is_root() || !changeable(Path::new("/usr")));
+    }
+
+    #[test]
+    fn a_folder_of_policies_is_kept_as_it_is_and_one_to_work_in_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = real(folder.path()).unwrap();
+        let file = top.join("policy.toml");
+        fs::write(&file, "").unwrap();
+        let elsewhere = Some(Path::new("/usr"));
+        assert_eq!(own_folder(&file, elsewhere), Some(top.clone()));
+        assert_eq!(own_folder(&file, Some(&top)), None, "the command works there");
+        assert_eq!(own_folder(&file, Some(&top.join("below"))), None);
+        assert_eq!(own_folder(&file, None), None);
+        fs::create_dir(top.join("policy.d")).unwrap();
+        assert_eq!(own_folder(&file, elsewhere), Some(top.clone()));
+        fs::create_dir(top.join("src")).unwrap();
+        assert_eq!(own_folder(&file, elsewhere), None, "it holds other things");
+    }
+
+    #[test]
+    fn files_of_known_secrets_are_kept_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = real(folder.path()).unwrap();
+        let policy = top.join("policy.toml");
+        fs::write(&policy, "[secrets]\nknown = [\"dotenv:.env\", \"file:/token\", \"env:TOKEN\"]").unwrap();
+        fs::write(top.join(".env"), "PASSWORD=correct-horse").unwrap();
+        let config = Config { data_dir: top.clone(), policy: vec![policy], ..Config::default() };
+        let read = crate::policies::load(&config, &|_| None).unwrap().rules;
+        assert_eq!(known_files(&read), [top.join(".env"), PathBuf::from("/token")]);
+        let mut plan = Plan::default();
+        plan.folder = PathBuf::from("/nowhere");
+        plan.keep_unchanged(&known_files(&read));
+        assert_eq!(plan.read_only, [top.join(".env")].into());
     }
 
     #[test]

@@ -10,6 +10,10 @@ use seccompiler::{
 
 /// Sets the line discipline of a terminal.
 const TIOCSETD: u64 = 0x5423;
+/// Handles to mounts, with attributes (Linux 6.15); one number on every processor.
+const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
+/// `IOPRIO_WHO_PROCESS` of ioprio_set(2).
+const PROCESS: u64 = 1;
 
 /// A call that is refused, and with which arguments; none: always.
 type Refused = (libc::c_long, Vec<SeccompRule>);
@@ -60,6 +64,9 @@ fn forbidden() -> Result<Vec<Refused>, seccompiler::BackendError> {
                 asks(1, libc::TIOCEXCL)?,
             ],
         ),
+        // Groups and users reach over the edge of a namespace: whoever started us may be of our group.
+        (libc::SYS_setpriority, vec![differs(0, u64::from(libc::PRIO_PROCESS))?]),
+        (libc::SYS_ioprio_set, vec![differs(0, PROCESS)?]),
         (libc::SYS_unshare, namespaces()?),
         (libc::SYS_clone, namespaces()?),
     ];
@@ -70,6 +77,7 @@ fn forbidden() -> Result<Vec<Refused>, seccompiler::BackendError> {
         libc::SYS_pivot_root,
         libc::SYS_move_mount,
         libc::SYS_open_tree,
+        SYS_OPEN_TREE_ATTR,
         libc::SYS_mount_setattr,
         libc::SYS_fsopen,
         libc::SYS_fsconfig,
@@ -131,6 +139,12 @@ fn namespaces() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
 fn asks(argument: u8, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
     let equal = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
     SeccompRule::new(vec![equal])
+}
+
+/// Any value but this one.
+fn differs(argument: u8, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
+    let differs = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value)?;
+    SeccompRule::new(vec![differs])
 }
 
 /// Puts in front of a filter that calls by another convention (of 32 bits, x32) do not exist: their numbers mean
