@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use crate::harness::{Answer, Frame, Gate, Raw, Request, Way, World, command, eventually};
 
 const POLICY: &str = "allow = [\"allowed.test:{http}\", \"allowed.test:{tls}\"]";
@@ -92,6 +94,52 @@ async fn a_policy_that_is_being_written_is_not_in_force() {
         }
     }
     world.finish().await;
+}
+
+/// The agent may write the file that its secrets are in.
+#[tokio::test]
+async fn a_value_that_was_known_stays_known_whatever_becomes_of_its_file() {
+    let policy = format!("{POLICY}\n[secrets]\nknown = [\"dotenv:.env\"]");
+    let mut world = World::with_policy(&policy)
+        .gate(|gate| {
+            gate.file(".env", "PASSWORD=correct-horse-battery\nOTHER=staple-of-the-house\n");
+            gate
+        })
+        .start()
+        .await;
+    let file = world.gate.files().join(".env");
+    let blocked = async |world: &World| {
+        let request = Request::post("allowed.test", "/", "it is correct-horse-battery");
+        let answer = world.send(Way::Http1, &request).await;
+        (answer.status, answer.reason().map(str::to_owned))
+    };
+    let secret = (403, Some("secret_found".to_owned()));
+    assert_eq!(blocked(&world).await, secret);
+    for (put, warned) in [
+        ("nothing", "holds less than before; values that have gone from it: 2"),
+        ("a pipe", "`dotenv:.env` cannot be read: it is a pipe, not a plain file"),
+        ("no end", "`dotenv:.env` cannot be read: it is a device, not a plain file"),
+    ] {
+        std::fs::remove_file(&file).unwrap();
+        match put {
+            "a pipe" => mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap(),
+            "no end" => std::os::unix::fs::symlink("/dev/zero", &file).unwrap(),
+            _ => std::fs::write(&file, "").unwrap(),
+        }
+        world.gate.reload().await;
+        assert!(world.gate.stderr().contains(warned), "{put}: {}", world.gate.stderr());
+        assert_eq!(blocked(&world).await, secret, "{put}");
+    }
+    // Until the policy names the file no more. It is read though the file cannot be.
+    world.gate.write_policy(&world.policy(POLICY));
+    world.gate.reload().await;
+    assert_eq!(blocked(&world).await, (200, None));
+    world.gate.write_policy(&world.policy(&policy));
+    world.gate.reload().await;
+    assert!(world.gate.stop().await.success(), "a file that cannot be read holds no end up");
+    let mut world = world.again().await;
+    assert_eq!(blocked(&world).await, (200, None), "it starts, and knows no more than it can read");
+    assert!(world.gate.stop().await.success());
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ pub use words::{
 };
 
 use crate::folder;
+use crate::reading;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -440,7 +441,7 @@ impl Config {
 
     fn read_file(&mut self, named: bool, mistakes: &mut Mistakes) {
         let path = self.config.clone();
-        match std::fs::read_to_string(&path) {
+        match reading::text(&path) {
             Ok(text) => {
                 if let Err(problem) = folder::check_trusted(&path) {
                     mistakes.add(Place::File(path.clone()), problem.to_string());

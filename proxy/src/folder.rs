@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 const OTHERS_WRITE: u32 = 0o022;
 /// Any permission for group and others.
 const OTHERS_ANY: u32 = 0o077;
+/// As much as is read of a secret, in bytes: more than any key there is.
+const SECRET_LIMIT: u64 = 1024 * 1024;
 /// The sticky bit: entries can only be replaced by who owns them.
 const STICKY: u32 = 0o1000;
 
@@ -124,19 +126,22 @@ pub fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
         }
         Ok(_) => {}
     }
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
         .map_err(FolderError::io(path))?;
     // The open file is judged, not the name: what the name means may have changed since.
     let metadata = file.metadata().map_err(FolderError::io(path))?;
+    if !metadata.is_file() {
+        return Err(FolderError::NotPlain { path: path.to_owned() });
+    }
     check_owner(path, &metadata)?;
     if metadata.mode() & OTHERS_ANY != 0 {
         return Err(FolderError::Readable { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
     }
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(FolderError::io(path))?;
+    file.take(SECRET_LIMIT).read_to_end(&mut bytes).map_err(FolderError::io(path))?;
     Ok(Some(bytes))
 }
 

@@ -30,6 +30,7 @@ use crate::hold::Hold;
 use crate::identify::{Client, Identities, IdentityError};
 use crate::metrics::Metrics;
 use crate::policies::Loaded;
+use crate::policies::known::Known;
 use crate::reply::Refusal;
 use crate::slots::Slots;
 use crate::store::{Change, Store};
@@ -117,6 +118,8 @@ pub struct CurrentPolicy {
     pub secrets: Arc<Secrets>,
     /// For each known value the number of its source in the policy.
     pub known_sources: Vec<usize>,
+    /// The known values themselves, for the next policy.
+    pub known: Known,
     /// The key under which secrets are digested.
     pub digest_key: DigestKey,
     /// The door of the records.
@@ -317,6 +320,7 @@ impl CurrentPolicy {
             redactor: Redactor::new(Arc::clone(&secrets)),
             forwarder: Forwarder::new(dialer, &rules, upstream, places),
             known_sources: loaded.sources,
+            known: loaded.known,
             digest_key: key.clone(),
             superseded: CancellationToken::new(),
             rules,

@@ -41,6 +41,7 @@ pub mod passthrough;
 pub mod patience;
 pub mod policies;
 pub mod presence;
+pub mod reading;
 pub mod reply;
 mod report;
 pub mod resolve;

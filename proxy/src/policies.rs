@@ -5,22 +5,30 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use policy::catalogue::Catalogue;
 use policy::decide::Policy;
-use policy::document::{KnownFrom, Mistake, STARTER, Source};
+use policy::document::{Mistake, STARTER, Source};
 use policy::scan::DigestKey;
-use policy::secret::{KnownValue, Secrets};
+use policy::secret::Secrets;
+use tokio::sync::oneshot;
 
 use crate::config::{Config, Environment};
 use crate::folder::{self, FolderError};
+use crate::reading;
 
 pub mod added;
 pub mod files;
+pub mod known;
 
-/// Largest policy file and file of known values that is read, in bytes.
-const FILE_LIMIT: u64 = 8 * 1024 * 1024;
+use known::Known;
+
+/// How long reading a whole policy may take, such as from a file system that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Looks a variable up from any thread, for as long as the program runs.
+pub type SharedEnvironment = &'static (dyn Fn(&str) -> Option<String> + Sync);
 
 /// A policy with the exact values it looks for.
 pub struct Loaded {
@@ -30,6 +38,8 @@ pub struct Loaded {
     pub secrets: Secrets,
     /// For each known value the number of the `known` entry it comes from.
     pub sources: Vec<usize>,
+    /// Those values, to be handed to the next [`load`].
+    pub known: Known,
     /// What is not wrong, but will not do what its author means.
     pub warnings: Vec<String>,
 }
@@ -48,6 +58,9 @@ pub enum LoadError {
     /// A file could be changed by others than its owner.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// A file system that does not answer.
+    #[error("the policy's files were not read within {} s", PATIENCE.as_secs())]
+    Slow,
     /// The files say something that is not a policy.
     #[error("{}", list(.0))]
     Mistakes(Vec<Mistake>),
@@ -85,23 +98,44 @@ pub fn digest_key(data_dir: &Path) -> anyhow::Result<DigestKey> {
     Ok(DigestKey::new(key))
 }
 
-/// Reads and checks the whole policy.
+/// As [`load`], on a thread of its own and not waited for longer than a while: a file that cannot be read to its end must
+/// hold up neither signals nor the end.
+///
+/// # Errors
+/// As [`load`], and where it takes too long.
+pub async fn load_in_time(
+    config: &Config,
+    before: &Known,
+    environment: SharedEnvironment,
+) -> Result<Loaded, LoadError> {
+    let (config, before) = (config.clone(), before.clone());
+    let (sender, loaded) = oneshot::channel();
+    // Not a task of the runtime, whose end would wait for it.
+    std::thread::spawn(move || sender.send(load(&config, &before, environment)).is_ok());
+    match tokio::time::timeout(PATIENCE, loaded).await {
+        Ok(Ok(loaded)) => loaded,
+        _ => Err(LoadError::Slow),
+    }
+}
+
+/// Reads and checks the whole policy. What was known `before` stays known where the policy still names its source.
 ///
 /// # Errors
 /// Every mistake of every file at once; or the file that cannot be read.
-pub fn load(config: &Config, environment: Environment<'_>) -> Result<Loaded, LoadError> {
+pub fn load(config: &Config, before: &Known, environment: Environment<'_>) -> Result<Loaded, LoadError> {
     let mut texts = Vec::new();
     for path in files(config)? {
         folder::check_trusted(&path)?;
-        texts.push((path.display().to_string(), read(&path)?));
+        let text = reading::text(&path).map_err(|error| LoadError::Read { path: path.clone(), error })?;
+        texts.push((path.display().to_string(), text));
     }
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let rules = Policy::parse(&sources, Catalogue::builtin()).map_err(LoadError::Mistakes)?;
     let mut warnings: Vec<String> = rules.warnings().iter().map(ToString::to_string).collect();
     let linked = guarded(config).into_iter().filter(|path| hard_links(path) > 1);
     warnings.extend(linked.map(|path| other_name(&path)).map(|(what, mend)| format!("{what}; run: {mend}")));
-    let (secrets, sources) = known(&rules, environment, &mut warnings);
-    Ok(Loaded { rules, secrets, sources, warnings })
+    let known::Values { secrets, sources, known } = known::read(&rules, before, environment, &mut warnings);
+    Ok(Loaded { rules, secrets, sources, known, warnings })
 }
 
 /// The files that say what may leave: those of the policy, and the configuration.
@@ -135,83 +169,6 @@ fn files(config: &Config) -> Result<Vec<PathBuf>, LoadError> {
     config.policy_files().map_err(|error| LoadError::Read { path: config.data_dir.join("policy.d"), error })
 }
 
-fn read(path: &Path) -> Result<String, LoadError> {
-    let failed = |error| LoadError::Read { path: path.to_owned(), error };
-    if fs::metadata(path).map_err(failed)?.len() > FILE_LIMIT {
-        return Err(failed(io::Error::other("it is larger than 8 MiB")));
-    }
-    fs::read_to_string(path).map_err(failed)
-}
-
-/// Values that cannot be read are warned about, not fatal: a policy must not stop working because a variable is
-/// unset, and says at start which values it does not look for.
-fn known(rules: &Policy, environment: Environment<'_>, warnings: &mut Vec<String>) -> (Secrets, Vec<usize>) {
-    let (mut values, mut sources) = (Vec::new(), Vec::new());
-    for (number, source) in rules.known_sources().iter().enumerate() {
-        let place = format!("{}:{}", source.origin.file, source.origin.line);
-        let beside = Path::new(&*source.origin.file).parent().unwrap_or(Path::new("."));
-        match read_known(&source.from, beside, environment) {
-            Ok(pairs) => {
-                for (name, value) in pairs {
-                    match KnownValue::new(name.as_str(), value.as_bytes()) {
-                        Ok(known) => {
-                            values.push(known);
-                            sources.push(number);
-                        }
-                        Err(skipped) => {
-                            warnings.push(format!("{place}: `{name}` is not looked for: {skipped}"));
-                        }
-                    }
-                }
-            }
-            Err(error) => warnings.push(format!("{place}: `{}` cannot be read: {error}", source.from)),
-        }
-    }
-    (Secrets::new(values), sources)
-}
-
-fn read_known(
-    from: &KnownFrom,
-    beside: &Path,
-    environment: Environment<'_>,
-) -> io::Result<Vec<(String, String)>> {
-    match from {
-        KnownFrom::Env(name) => {
-            let value = environment(name).ok_or_else(|| io::Error::other("the variable is not set"))?;
-            Ok(vec![(from.to_string(), value)])
-        }
-        KnownFrom::File(path) => {
-            let text = fs::read_to_string(beside.join(&**path))?;
-            Ok(vec![(from.to_string(), text.trim_end_matches(['\r', '\n']).to_owned())])
-        }
-        KnownFrom::Dotenv(path) => {
-            let text = fs::read_to_string(beside.join(&**path))?;
-            Ok(dotenv(&text).map(|(name, value)| (format!("{from}/{name}"), value)).collect())
-        }
-    }
-}
-
-/// `NAME=value` lines, as dotenv libraries read them: comments, `export`, and quotes around the value.
-fn dotenv(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
-    text.lines().filter_map(|line| {
-        let line = line.trim();
-        let line = line.strip_prefix("export ").unwrap_or(line);
-        let (name, value) = line.split_once('=')?;
-        let plain =
-            !name.is_empty() && name.trim_end().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        plain.then(|| (name.trim_end().to_owned(), unquote(value.trim())))
-    })
-}
-
-fn unquote(value: &str) -> String {
-    for quote in ['"', '\''] {
-        if let Some(inner) = value.strip_prefix(quote).and_then(|rest| rest.split_once(quote)) {
-            return inner.0.to_owned();
-        }
-    }
-    value.split_once(" #").map_or(value, |(value, _)| value.trim_end()).to_owned()
-}
-
 /// What a change of the policy's files shows in: their names, sizes and times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint(BTreeMap<PathBuf, Option<(u64, SystemTime)>>);
@@ -239,7 +196,7 @@ mod tests {
         fs::write(&config, "").unwrap();
         let settings =
             Config { data_dir: root.path().to_owned(), config: config.clone(), ..Config::default() };
-        let warnings = || load(&settings, &|_| None).unwrap().warnings;
+        let warnings = || load(&settings, &Known::default(), &|_| None).unwrap().warnings;
         assert_eq!(guarded(&settings), [policy.clone(), config.clone()]);
         assert_eq!((hard_linked(&guarded(&settings)), warnings()), (None, vec![]));
         for linked in [policy, config] {
@@ -252,14 +209,5 @@ mod tests {
             assert_eq!(hard_linked(&guarded(&settings)), None, "a symbolic link is no other name");
             fs::remove_file(&other).unwrap();
         }
-    }
-
-    #[test]
-    fn dotenv_lines_are_read_as_libraries_read_them() {
-        let text =
-            "# c\nA=1\nexport B = two words # note\nC=\"quoted # not a note\"\nD='single'\nnot a line\n=x\n";
-        let pairs: Vec<_> = dotenv(text).collect();
-        let expected = [("A", "1"), ("B", "two words"), ("C", "quoted # not a note"), ("D", "single")];
-        assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }

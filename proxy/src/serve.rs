@@ -18,7 +18,7 @@ use crate::admin::{self, Admin, AdminToken, Answers, Feed, SignIns};
 use crate::alert::{AlertKey, Alerts, Receiver};
 use crate::audit::{CheckpointOptions, Recorder};
 use crate::clock;
-use crate::config::{Config, DesktopAlerts, Durability, Environment, Hidden, ListenAddress};
+use crate::config::{Config, DesktopAlerts, Durability, Hidden, ListenAddress};
 use crate::control::{self, Control};
 use crate::dial::Dialer;
 use crate::fence::gate::{self, Gate};
@@ -27,7 +27,8 @@ use crate::gateway::{Gateway, Parts, ReloadAsked};
 use crate::hold::Hold;
 use crate::identify::Identities;
 use crate::metrics::Metrics;
-use crate::policies::{self, Fingerprint, LoadError};
+use crate::policies::known::Known;
+use crate::policies::{self, Fingerprint, LoadError, SharedEnvironment};
 use crate::resolve::Resolver;
 use crate::rotation::Rotation;
 use crate::running::{Claim, Running};
@@ -49,11 +50,11 @@ const DESCRIPTORS_KEPT: u64 = 64;
 const WINDOWS: usize = 100_000;
 
 /// How a gateway is run.
-pub struct Options<'a> {
+pub struct Options {
     /// Ends some time after its last session.
     pub until_idle: bool,
     /// Where values named by the policy as `env:` come from.
-    pub environment: Environment<'a>,
+    pub environment: SharedEnvironment,
 }
 
 /// Runs a gateway until it is told to stop. `ready` is called once, when requests are taken, with where it runs and a
@@ -63,7 +64,7 @@ pub struct Options<'a> {
 /// Whatever keeps it from listening, in words; and records that could not be written at the end.
 pub async fn serve(
     config: Config,
-    options: Options<'_>,
+    options: Options,
     ready: impl FnOnce(&Running, &str, &Arc<Gateway>),
 ) -> anyhow::Result<()> {
     tls::install_provider();
@@ -128,7 +129,7 @@ struct Built {
 /// Everything that can fail does so here, before the first client can connect.
 async fn build(
     config: Config,
-    options: &Options<'_>,
+    options: &Options,
     claim: &Claim,
     reloads: mpsc::Sender<ReloadAsked>,
 ) -> anyhow::Result<Built> {
@@ -139,7 +140,7 @@ async fn build(
         .write_bundle(&config.data_dir, &tls::trusted_roots(&config.upstream.ca_files)?)?;
     let mint = Mint::new(authority, config.limits.certificates, metrics.certificates_minted())?;
     policies::make_starter(&config)?;
-    let loaded = policies::load(&config, options.environment)?;
+    let loaded = policies::load_in_time(&config, &Known::default(), options.environment).await?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -352,7 +353,7 @@ impl Stop {
 /// Returns when the gateway shall end.
 async fn watch(
     gateway: &Arc<Gateway>,
-    options: &Options<'_>,
+    options: &Options,
     stop: &mut Stop,
     mut asked: mpsc::Receiver<ReloadAsked>,
 ) {
@@ -426,8 +427,10 @@ async fn sample(gateway: &Gateway) -> bool {
 }
 
 /// Puts the files' policy in force, or keeps the old one and says why.
-async fn reload(gateway: &Arc<Gateway>, options: &Options<'_>, by: &'static str) -> Result<(), Vec<String>> {
-    let reloaded = match policies::load(&gateway.config, options.environment) {
+async fn reload(gateway: &Arc<Gateway>, options: &Options, by: &'static str) -> Result<(), Vec<String>> {
+    let before = gateway.policy();
+    let loaded = policies::load_in_time(&gateway.config, &before.known, options.environment).await;
+    let reloaded = match loaded {
         Ok(loaded) => {
             loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             gateway.enforce(loaded, Redacted::literal(by)).await

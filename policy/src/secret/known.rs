@@ -1,6 +1,7 @@
 //! Values an operator knows: found exactly as they are, in every common encoding.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::cursor::{Cursor, Next, View};
@@ -18,6 +19,21 @@ const LONGEST: usize = 4096;
 pub struct KnownValue {
     name: Arc<str>,
     value: Arc<[u8]>,
+}
+
+/// Two are equal where the value is: by what name it is reported does not count.
+impl PartialEq for KnownValue {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl Eq for KnownValue {}
+
+impl Hash for KnownValue {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.value.hash(state);
+    }
 }
 
 /// Why a value is not looked for.

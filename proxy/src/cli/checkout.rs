@@ -3,10 +3,10 @@
 //! A session's record names repository, branch and commit, so that a decision can be traced to the work it belonged
 //! to. Whatever cannot be read is left out; it is a help, not evidence.
 
-use std::fs::{self, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use crate::reading;
 
 /// As much as is read of one file, in bytes.
 const FILE_LIMIT: usize = 64 * 1024;
@@ -53,20 +53,10 @@ fn git_dir(path: &Path) -> Option<PathBuf> {
     Some(path.parent()?.join(named.strip_prefix("gitdir: ")?))
 }
 
-/// The text of a plain file, up to the last whole line within the limit. Whoever ran here before may have put a pipe
-/// in its place, on which an open would wait, or a device, which has no end.
+/// The text of a plain file, up to the last whole line within the limit.
 fn read(path: &Path) -> Option<String> {
-    // Looked at before it is opened, which some devices take for a command, and after, when it cannot change any more.
-    if !fs::metadata(path).ok()?.is_file() {
-        return None;
-    }
-    let file =
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
     let mut bytes = Vec::new();
-    file.take(FILE_LIMIT as u64 + 1).read_to_end(&mut bytes).ok()?;
+    reading::open(path).ok()?.take(FILE_LIMIT as u64 + 1).read_to_end(&mut bytes).ok()?;
     if bytes.len() > FILE_LIMIT {
         let end = bytes[..FILE_LIMIT].iter().rposition(|byte| *byte == b'\n')?;
         bytes.truncate(end);
@@ -93,6 +83,8 @@ fn origin(config: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;

@@ -3,7 +3,7 @@
 //! A file is changed as a person would change it: comments and order stay. It is written only when all files together
 //! are a valid policy in which what was added really holds; else nothing changes. Until then it can be looked at.
 
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ use super::files::{self, PolicyFile};
 use crate::clock;
 use crate::config::Config;
 use crate::folder;
+use crate::reading;
 use crate::shown::Shown;
 
 /// What a new file of allowed hosts begins with.
@@ -111,7 +112,7 @@ fn add(
     change: impl FnOnce(&str) -> Result<String, String>,
 ) -> Result<Addition, String> {
     let file = config.data_dir.join("policy.d").join(name);
-    let old = match fs::read_to_string(&file) {
+    let old = match reading::text(&file) {
         Ok(old) => old,
         Err(error) if error.kind() == io::ErrorKind::NotFound => head.to_owned(),
         Err(error) => return Err(format!("cannot read `{}`: {error}", file.display())),
@@ -226,6 +227,7 @@ fn refuse_what_stays_stopped(explanation: &Explanation, probe: &Target) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -1,7 +1,8 @@
 //! Policy files as texts, to be checked or changed before any of them is in force.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use policy::catalogue::Catalogue;
 use policy::decide::Policy;
@@ -9,6 +10,7 @@ use policy::document::{Mistake, Source};
 
 use crate::config::Config;
 use crate::folder;
+use crate::reading;
 
 /// A policy file: what it is called, and what it holds.
 #[derive(Clone, Debug)]
@@ -19,12 +21,16 @@ pub struct PolicyFile {
     pub text: String,
 }
 
-/// Reads the files named.
+/// Reads the files that somebody named on a command line, which may be a pipe of theirs.
 ///
 /// # Errors
 /// The first that cannot be read, in words.
 pub fn read(paths: &[PathBuf]) -> Result<Vec<PolicyFile>, String> {
-    let read = |path: &PathBuf| match fs::read_to_string(path) {
+    read_by(paths, |path| fs::read_to_string(path))
+}
+
+fn read_by(paths: &[PathBuf], text: impl Fn(&Path) -> io::Result<String>) -> Result<Vec<PolicyFile>, String> {
+    let read = |path: &PathBuf| match text(path) {
         Ok(text) => Ok(PolicyFile { path: path.clone(), text }),
         Err(error) => Err(format!("cannot read `{}`: {error}", path.display())),
     };
@@ -49,7 +55,7 @@ pub fn parse(files: &[PolicyFile]) -> Result<Policy, Vec<Mistake>> {
 pub fn in_force(config: &Config) -> Result<(Policy, Vec<PolicyFile>), String> {
     folder::prepare(&config.data_dir).map_err(|error| error.to_string())?;
     super::make_starter(config).map_err(|error| error.to_string())?;
-    let files = read(&config.policy_files().map_err(|error| error.to_string())?)?;
+    let files = read_by(&config.policy_files().map_err(|error| error.to_string())?, reading::text)?;
     let policy = parse(&files).map_err(|mistakes| lines(&mistakes))?;
     Ok((policy, files))
 }

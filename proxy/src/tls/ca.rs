@@ -25,6 +25,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::config::CaKey;
 use crate::folder::{self, FolderError};
+use crate::reading;
 
 const CERTIFICATE: &str = "ca.pem";
 const KEY: &str = "ca.key";
@@ -232,7 +233,7 @@ impl Certificate {
 
     fn read(data_dir: &Path) -> Result<Option<Certificate>, AuthorityError> {
         let path = data_dir.join(CERTIFICATE);
-        let pem = match fs::read_to_string(&path) {
+        let pem = match reading::text(&path) {
             Ok(pem) => pem,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(FolderError::io(&path)(error).into()),

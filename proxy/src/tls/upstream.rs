@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{PROTOCOLS, protocols, provider};
+use crate::reading;
 
 /// Sessions kept for resumption; a destination has a few.
 const SESSIONS: usize = 1024;
@@ -109,8 +110,8 @@ fn system_roots() -> Vec<CertificateDer<'static>> {
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamTlsError> {
-    let bytes =
-        std::fs::read(path).map_err(|error| UpstreamTlsError::Read { path: path.to_owned(), error })?;
+    let read = reading::bytes(path, reading::FILE_LIMIT);
+    let bytes = read.map_err(|error| UpstreamTlsError::Read { path: path.to_owned(), error })?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let problem = match certificates {
         Ok(certificates) if !certificates.is_empty() => return Ok(certificates),
