@@ -1,6 +1,6 @@
 //! The only place that opens a connection upstream: resolve once, judge every address, connect to a judged one.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -153,16 +153,14 @@ impl Dialer {
         if self.is_own(address) {
             return Err(DialError::Own(address));
         }
-        let dialled = tokio::time::timeout(self.timeout, connect_first(vec![address])).await;
-        let (stream, _) =
-            dialled.unwrap_or(Err(std::io::ErrorKind::TimedOut.into())).map_err(DialError::Connect)?;
-        Ok(stream)
+        let dialled = tokio::time::timeout(self.timeout, self.connect(vec![address])).await;
+        dialled.unwrap_or(Err(DialError::Timeout)).map(|dialled| dialled.stream)
     }
 
     /// Whether an address is one of the gateway's own listeners.
     pub fn is_own(&self, address: SocketAddr) -> bool {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        self.own.iter().any(|listener| same_listener(*listener, address))
+        self.own.iter().any(|listener| same_listener(*listener, address, is_local))
     }
 
     async fn addresses(&self, target: &Target) -> Result<Vec<IpAddr>, DialError> {
@@ -186,8 +184,18 @@ impl Dialer {
         }
         let addresses = self.addresses(target).await?;
         let judged = self.judge(&addresses, target.port, rules)?;
-        let (stream, address) = connect_first(judged).await.map_err(DialError::Connect)?;
-        Ok(Dialled { stream, address })
+        self.connect(judged).await
+    }
+
+    /// Connects, and lets go before the first byte where the connection turns out to have come back to this gateway.
+    async fn connect(&self, addresses: Vec<SocketAddr>) -> Result<Dialled<TcpStream>, DialError> {
+        let (stream, address) = connect_first(addresses).await.map_err(DialError::Connect)?;
+        let local = stream.local_addr().map_err(DialError::Connect)?;
+        let peer = stream.peer_addr().map_err(DialError::Connect)?;
+        match self.own.iter().any(|listener| came_back(*listener, local, peer)) {
+            true => Err(DialError::Own(peer)),
+            false => Ok(Dialled { stream, address }),
+        }
     }
 
     /// All addresses of an answer are judged: a name that also points inside is not dialled at all, since which
@@ -222,11 +230,33 @@ async fn shake_hands(
     }
 }
 
-/// A listener on the unspecified address listens on every local one, which for this purpose is all loopback.
-fn same_listener(listener: SocketAddr, dialled: SocketAddr) -> bool {
-    let local = dialled.ip().is_loopback() || dialled.ip().is_unspecified();
+/// A listener on the unspecified address listens on every local one: those of loopback, and of each interface.
+fn same_listener(listener: SocketAddr, dialled: SocketAddr, is_local: impl Fn(IpAddr) -> bool) -> bool {
+    let ip = dialled.ip();
     listener.port() == dialled.port()
-        && (listener.ip().to_canonical() == dialled.ip() || (listener.ip().is_unspecified() && local))
+        && (listener.ip().to_canonical() == ip
+            || (listener.ip().is_unspecified() && (ip.is_loopback() || ip.is_unspecified() || is_local(ip))))
+}
+
+/// Whether an address is one of this machine's. Who dials one gets the same for its own end; a datagram socket tells
+/// without sending anything.
+fn is_local(ip: IpAddr) -> bool {
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // The port does not matter. Where there is no way to the address it is not ours.
+    let own_end = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    });
+    own_end.is_ok_and(|end| end.ip() == ip)
+}
+
+/// Whether a connection ends at this listener: both of its ends have one address, and the port is the listener's.
+fn came_back(listener: SocketAddr, local: SocketAddr, peer: SocketAddr) -> bool {
+    let (local, peer) = (local.ip().to_canonical(), SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+    same_listener(listener, peer, |ip| ip == local)
 }
 
 fn server_name(target: &Target) -> ServerName<'static> {
@@ -335,6 +365,8 @@ pub fn is_tls(target: &Target) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
@@ -361,9 +393,60 @@ mod tests {
             ("127.0.0.1:4480", "127.0.0.2:4480", false),
             ("0.0.0.0:4480", "127.0.0.2:4480", true),
             ("0.0.0.0:4480", "192.0.2.1:4480", false),
+            ("0.0.0.0:4480", "192.0.2.2:4480", true),
+            ("0.0.0.0:4480", "192.0.2.2:4481", false),
+            ("[::]:4480", "192.0.2.2:4480", true),
             ("[::]:4480", "127.0.0.1:4480", true),
+            ("[::]:4480", "[2001:db8::2]:4480", true),
+            ("[::]:4480", "[2001:db8::1]:4480", false),
+            ("192.0.2.2:4480", "192.0.2.2:4480", true),
+            ("127.0.0.1:4480", "192.0.2.2:4480", false),
         ] {
-            assert_eq!(same_listener(address(listener), address(dialled)), own, "{listener} {dialled}");
+            let of_an_interface = ["192.0.2.2:0", "[2001:db8::2]:0"].map(|ip| address(ip).ip());
+            let found =
+                same_listener(address(listener), address(dialled), |ip| of_an_interface.contains(&ip));
+            assert_eq!(found, own, "{listener} {dialled}");
         }
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_told_from_others() {
+        assert!(is_local(IpAddr::from([127, 0, 0, 1])));
+        assert!(!is_local(IpAddr::from([192, 0, 2, 1])));
+        assert!(!is_local("2001:db8::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_connection_that_came_back_is_known_by_its_ends() {
+        for (listener, local, peer, own) in [
+            ("0.0.0.0:4481", "192.0.2.2:50000", "192.0.2.2:4481", true),
+            ("[::]:4481", "[::ffff:192.0.2.2]:50000", "[::ffff:192.0.2.2]:4481", true),
+            ("[::]:4481", "[2001:db8::2]:50000", "[2001:db8::2]:4481", true),
+            ("0.0.0.0:4481", "192.0.2.2:50000", "192.0.2.1:4481", false),
+            ("0.0.0.0:4481", "192.0.2.2:50000", "192.0.2.2:443", false),
+            ("127.0.0.1:4481", "192.0.2.2:50000", "192.0.2.2:4481", false),
+        ] {
+            let found = came_back(address(listener), address(local), address(peer));
+            assert_eq!(found, own, "{listener}: {local} to {peer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_came_back_is_let_go_before_its_first_byte() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = listener.local_addr().unwrap();
+        let dialer = |own: &[SocketAddr]| Dialer {
+            resolver: Resolver::new(&[], HashMap::new(), Duration::from_secs(1)).unwrap(),
+            own: own.to_vec(),
+            timeout: Duration::from_secs(5),
+            parent: None,
+            metrics: Metrics::new(),
+        };
+        let everywhere = SocketAddr::new([0, 0, 0, 0].into(), there.port());
+        let error = dialer(&[everywhere]).connect(vec![there]).await.err().map(|error| error.to_string());
+        assert_eq!(error, Some(format!("{there} is this gateway itself")));
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        assert_eq!(accepted.read(&mut [0]).await.unwrap_or(0), 0, "not a byte");
+        assert!(dialer(&[]).connect(vec![there]).await.is_ok());
     }
 }

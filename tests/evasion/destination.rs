@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{Case, Finding, Scene, case, ensure, family};
-use crate::harness::{Canary, NameReply, Request, Way, World};
+use crate::harness::{
+    Canary, ELSEWHERE, ELSEWHERE6, GateBuilder, NameReply, Request, Way, World, inside_a_network,
+    is_inside_a_namespace,
+};
 
 /// Every name may be asked for, so that only the judge of addresses stands between a request and a dial.
 const OPEN: &str = "defaults = { unknown = \"allow\" }\ndeny = [\"*.evil.test:{tls}\"]";
@@ -188,6 +191,45 @@ async fn dst_17_the_gateway_never_dials_itself() {
             }
         }
     }
+    world.finish().await;
+}
+
+/// Who listens everywhere is reached by every address of the machine, those of its interfaces too.
+#[tokio::test]
+async fn dst_19_the_gateway_never_dials_itself_by_an_interface() {
+    inside_a_network("evasion::destination::by_an_interface").await;
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a network of its own"]
+async fn by_an_interface() {
+    if !is_inside_a_namespace() {
+        return;
+    }
+    let policy = format!(
+        "defaults = {{ unknown = \"allow\" }}\naddresses = {{ allow = [\"{ELSEWHERE}\", \"{ELSEWHERE6}\"] }}"
+    );
+    let everywhere = |gate: GateBuilder| gate.argument("--listen").argument("[::]:4999");
+    let world = World::with_policy(&policy).gate(everywhere).start().await;
+    world.resolver.answers("self.test", NameReply::at(&[ELSEWHERE]));
+    let ipv6 = format!("[{ELSEWHERE6}]");
+    for host in [ELSEWHERE, ipv6.as_str(), "self.test"] {
+        for way in [Way::Absolute, Way::Http1] {
+            let answer = world.send(way, &Request::get(host, "/metrics").port(4999)).await;
+            assert_eq!(
+                (answer.status, answer.reason()),
+                (403, Some("address_forbidden")),
+                "{way:?} {host}: {answer:?}"
+            );
+        }
+    }
+    // What listens there and is not the gateway is what the policy says it is.
+    let other = tokio::net::TcpListener::bind((ELSEWHERE, 4998)).await.unwrap();
+    let request = Request::get(ELSEWHERE, "/").port(4998);
+    let answer = world.send(Way::Absolute, &request);
+    let taken = async { drop(other.accept().await.unwrap()) };
+    let (answer, ()) = tokio::join!(answer, taken);
+    assert_ne!(answer.reason(), Some("address_forbidden"), "{answer:?}");
     world.finish().await;
 }
 
