@@ -23,7 +23,7 @@ use crate::store::{Change, Closing, Cut, Entry, PrunePlan, Writer};
 use task::Task;
 use turns::{Turn, Turns};
 
-pub use checkpoints::CheckpointOptions;
+pub use checkpoints::{CheckpointOptions, open_file};
 
 /// Decisions that may wait for the writer; more wait for their turn to wait.
 const QUEUE: usize = 4096;

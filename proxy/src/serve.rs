@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::accept::{self, Listener};
 use crate::admin::{self, Admin, AdminToken, Answers, Feed, SignIns};
 use crate::alert::{AlertKey, Alerts, Receiver};
-use crate::audit::{CheckpointOptions, Recorder};
+use crate::audit::{CheckpointOptions, Recorder, open_file};
 use crate::clock;
 use crate::config::{Config, DesktopAlerts, Durability, Hidden, ListenAddress};
 use crate::control::{self, Control};
@@ -256,11 +256,20 @@ fn checkpoints(
             })?)
         }
     };
+    let file = config.checkpoint_file();
+    match open_file(&file) {
+        Ok(_) => {}
+        // A disk that is not there may come; meanwhile the chain holds them.
+        Err(error) if error.raw_os_error().is_some() => {
+            tracing::warn!(%error, "`{}`, where checkpoints go, cannot be opened yet", file.display());
+        }
+        Err(error) => anyhow::bail!("`{}`, where checkpoints go: {error}", file.display()),
+    }
     Ok(CheckpointOptions {
         signer: Signer::open(&config.data_dir)?,
         records: config.audit.checkpoint_records,
         interval: config.audit.checkpoint_interval,
-        file: config.checkpoint_file(),
+        file,
         flush: config.audit.durability == Durability::Power,
         webhook,
     })

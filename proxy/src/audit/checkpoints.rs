@@ -3,8 +3,8 @@
 //! The writer signs; a task of its own carries the signed points to a file and to a webhook, so that neither a slow
 //! disk nor a slow peer holds up a request.
 
-use std::fs::OpenOptions;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use policy::anchor::Anchor;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::reading::check_plain;
 use crate::signing::Signer;
 use crate::webhook::Webhook;
 
@@ -204,9 +205,27 @@ fn tell_change(failing: &mut bool, result: Result<(), String>, place: &str) {
     }
 }
 
+/// Opens the file for what is signed next, made where it is missing. What somebody put in its place is not written to:
+/// a link would have us write elsewhere, and a pipe would hold us up.
+///
+/// # Errors
+/// What is no plain file, or cannot be opened or made.
+pub fn open_file(path: &Path) -> std::io::Result<File> {
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => check_plain(there.file_type())?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file =
+        OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    check_plain(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
 /// Appends, never overwrites: the file may lie where nothing else is possible.
 fn append(path: &Path, text: &str, flush: bool) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut file = open_file(path)?;
     // What a full disk or a power cut left of a line must not become the beginning of the next.
     let torn = match file.seek(SeekFrom::End(-1)) {
         Ok(_) => {
@@ -221,4 +240,41 @@ fn append(path: &Path, text: &str, flush: bool) -> std::io::Result<()> {
     }
     file.write_all(text.as_bytes())?;
     if flush { file.sync_data() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn the_file_is_made_private_and_nothing_is_written_elsewhere() {
+        let root = tempfile::tempdir().unwrap();
+        let [file, link, dangling, pipe, other] =
+            ["file", "link", "dangling", "pipe", "other"].map(|name| root.path().join(name));
+        drop(open_file(&file).unwrap());
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        append(&file, "{}\n", false).unwrap();
+        append(&file, "{}\n", false).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{}\n{}\n");
+        fs::write(&other, "of somebody else").unwrap();
+        symlink(&other, &link).unwrap();
+        symlink(root.path().join("new"), &dangling).unwrap();
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for (path, kind) in [
+            (&link, "a symbolic link"),
+            (&dangling, "a symbolic link"),
+            (&pipe, "a pipe"),
+            (&root.path().to_owned(), "a folder"),
+        ] {
+            let error = append(path, "{}\n", false).unwrap_err().to_string();
+            assert_eq!(error, format!("it is {kind}, not a plain file"), "{}", path.display());
+        }
+        assert_eq!(fs::read_to_string(&other).unwrap(), "of somebody else");
+        assert!(!root.path().join("new").exists());
+    }
 }
