@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
@@ -129,15 +129,13 @@ async fn admit(gateway: Arc<Gateway>, stream: Stream) {
 /// A place for one more connection. Where there is none, the oldest stranger makes room; `None` where there is no
 /// stranger either, or it does not go.
 pub(crate) async fn find_place(gateway: &Gateway) -> Option<Place> {
-    let mut permit = Arc::clone(&gateway.places).try_acquire_owned().ok();
-    if permit.is_none() {
-        gateway.metrics.connection_refused();
-        if gateway.strangers.send_away_oldest() {
-            let room = tokio::time::timeout(ROOM_WAIT, Arc::clone(&gateway.places).acquire_owned()).await;
-            permit = room.ok().and_then(Result::ok);
+    match Place::free(&gateway.places, &gateway.strangers) {
+        Some(place) => Some(place),
+        None => {
+            gateway.metrics.connection_refused();
+            Place::made(&gateway.places, &gateway.strangers).await
         }
     }
-    permit.map(|permit| Place::new(permit, &gateway.strangers))
 }
 
 async fn turn_away(mut stream: Stream) {
@@ -157,6 +155,21 @@ impl Place {
     /// The place that a permit stands for.
     pub fn new(permit: OwnedSemaphorePermit, strangers: &Strangers) -> Place {
         Place(Arc::new(Held { _permit: permit, stranger: strangers.welcome() }))
+    }
+
+    /// One that nobody has.
+    pub fn free(places: &Arc<Semaphore>, strangers: &Strangers) -> Option<Place> {
+        let permit = Arc::clone(places).try_acquire_owned().ok()?;
+        Some(Place::new(permit, strangers))
+    }
+
+    /// One that the oldest stranger leaves; `None` where there is no stranger, or it does not go.
+    pub async fn made(places: &Arc<Semaphore>, strangers: &Strangers) -> Option<Place> {
+        if !strangers.send_away_oldest() {
+            return None;
+        }
+        let room = tokio::time::timeout(ROOM_WAIT, Arc::clone(places).acquire_owned()).await;
+        room.ok().and_then(Result::ok).map(|permit| Place::new(permit, strangers))
     }
 
     /// The connection has said whose it is.

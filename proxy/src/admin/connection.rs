@@ -22,6 +22,8 @@ use tower_service::Service as _;
 
 use super::guard::Arrived;
 use super::{Admin, feed, router};
+use crate::accept::Place;
+use crate::strangers::Strangers;
 
 /// Connections at once; operators, a scraper and commands.
 const CONNECTIONS: usize = 256;
@@ -48,8 +50,18 @@ impl Arrivals for TcpListener {
 
 /// Serves until `stopping` is cancelled, then lets answers under way end.
 pub async fn run(admin: Arc<Admin>, arrivals: impl Arrivals, stopping: CancellationToken) {
+    run_with(CONNECTIONS, admin, arrivals, stopping).await;
+}
+
+/// As [`run`], with at most so many connections.
+pub(super) async fn run_with(
+    connections: usize,
+    admin: Arc<Admin>,
+    arrivals: impl Arrivals,
+    stopping: CancellationToken,
+) {
     let router = router(&admin);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (places, strangers) = (Arc::new(Semaphore::new(connections)), Strangers::default());
     let tasks = TaskTracker::new();
     tasks.spawn(feed::run(Arc::clone(&admin), stopping.clone()));
     loop {
@@ -59,13 +71,14 @@ pub async fn run(admin: Arc<Admin>, arrivals: impl Arrivals, stopping: Cancellat
         };
         match accepted {
             Ok(stream) => {
-                // One too many is closed at once: who waits for a place would hold one.
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-                let served = serve(router.clone(), stream, admin.header_timeout, stopping.clone());
-                tasks.spawn(async move {
-                    served.await;
-                    drop(place);
-                });
+                // Where all are taken the oldest that has shown no token makes room, so that nobody can keep the
+                // operator out by opening connections.
+                let place = match Place::free(&places, &strangers) {
+                    Some(place) => Some(place),
+                    None => Place::made(&places, &strangers).await,
+                };
+                let Some(place) = place else { continue };
+                tasks.spawn(serve(router.clone(), stream, admin.header_timeout, place, stopping.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the admin listener cannot accept");
@@ -82,6 +95,7 @@ async fn serve(
     router: Router,
     stream: Either<TcpStream, UnixStream>,
     header_timeout: Duration,
+    place: Place,
     stopping: CancellationToken,
 ) {
     let arrived = match &stream {
@@ -92,8 +106,10 @@ async fn serve(
     if matches!(stream, Either::Left(_)) && (arrived.peer.is_none() || arrived.local.is_none()) {
         return;
     }
+    let sent_away = place.sent_away();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(arrived);
+        request.extensions_mut().insert(place.clone());
         let mut router = router.clone();
         async move { router.call(request.map(Body::new)).await.map_err(|never: Infallible| never) }
     });
@@ -106,6 +122,7 @@ async fn serve(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = sent_away.cancelled() => return,
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::answer::Failure;
 use super::{Admin, console};
+use crate::accept::Place;
 use crate::config::MetricsAccess;
 
 /// How long a handler may take, its reading of the body included.
@@ -74,11 +75,21 @@ fn judge(admin: &Admin, request: &Request) -> Result<(), Refusal> {
     if is_foreign(request.method(), request.headers(), host) {
         return Err(Refusal::Forbidden("this request comes from another site's page"));
     }
-    if is_open(admin, request.method(), request.uri().path(), arrived) || admin.token.is_in(request.headers())
-    {
+    if admin.token.is_in(request.headers()) {
+        stays(request);
         return Ok(());
     }
-    judge_cookie(admin, request, arrived)
+    if is_open(admin, request.method(), request.uri().path(), arrived) {
+        return Ok(());
+    }
+    judge_cookie(admin, request, arrived).inspect(|()| stays(request))
+}
+
+/// The connection is one of somebody who may be here: it need not make room for others.
+fn stays(request: &Request) {
+    if let Some(place) = request.extensions().get::<Place>() {
+        place.is_known();
+    }
 }
 
 /// By the cookie anybody reads who has it; who changes something is our own page.

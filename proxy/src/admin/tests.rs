@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use super::connection::run_with;
 use super::*;
 use crate::config::IdentityMode;
 use ::policy::secret::Secrets;
@@ -125,6 +126,10 @@ struct Served {
 }
 
 async fn served(metrics_access: MetricsAccess) -> Served {
+    served_with(metrics_access, HEADER_TIMEOUT, 256).await
+}
+
+async fn served_with(metrics_access: MetricsAccess, header_timeout: Duration, connections: usize) -> Served {
     let pretend = Arc::new(Pretend::default());
     let folder = tempfile::tempdir().unwrap();
     let (store, writer) = Store::open_beside(folder.path()).await.unwrap();
@@ -142,11 +147,11 @@ async fn served(metrics_access: MetricsAccess) -> Served {
         sign_ins: SignIns::default(),
         feed: Feed::default(),
         answers: Answers::default(),
-        header_timeout: HEADER_TIMEOUT,
+        header_timeout,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stopping) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let done = tokio::spawn(run(Arc::clone(&admin), listener, stopping.clone()));
+    let done = tokio::spawn(run_with(connections, Arc::clone(&admin), listener, stopping.clone()));
     Served { admin, address, pretend, stopping, done, last_cookie: Mutex::default(), _folder: folder }
 }
 
@@ -419,6 +424,37 @@ async fn a_client_that_sends_no_head_is_let_go() {
         let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await;
         assert!(ended.is_ok(), "`{start}` was kept");
     }
+}
+
+#[tokio::test]
+async fn who_shows_no_token_makes_room_for_who_does() {
+    let served = served_with(MetricsAccess::Open, Duration::from_secs(60), 8).await;
+    let mut stays = TcpStream::connect(served.address).await.unwrap();
+    let request = format!("GET /api/status HTTP/1.1\r\nHost: {}\r\n{}\r\n", served.address, with_token());
+    let mut asks = async || {
+        stays.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = [0; 4096];
+        let read = tokio::time::timeout(Duration::from_secs(5), stays.read(&mut bytes)).await.unwrap();
+        String::from_utf8_lossy(&bytes[..read.unwrap()]).into_owned()
+    };
+    assert!(asks().await.starts_with("HTTP/1.1 200"));
+    let mut flood = Vec::new();
+    for _ in 0..40 {
+        let mut idle = TcpStream::connect(served.address).await.unwrap();
+        // Neither what is open to everybody nor half a head makes a place one's own.
+        let said = if flood.len() % 2 == 0 { "GET /healthz HTTP/1.1\r\nHost: <host>\r\n\r\n" } else { "GET" };
+        let said = said.replace("<host>", &served.address.to_string());
+        let _ = idle.write_all(said.as_bytes()).await;
+        flood.push(idle);
+        let token = with_token();
+        let asked = served.ask("GET /api/status", &token);
+        let asked = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        assert_eq!(asked.expect("an answer under the flood").status, 200);
+    }
+    assert!(asks().await.starts_with("HTTP/1.1 200"), "who has shown the token stays");
+    let mut bytes = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(5), flood[1].read_to_end(&mut bytes)).await;
+    assert!(ended.is_ok(), "the oldest without a token was let go");
 }
 
 #[tokio::test]

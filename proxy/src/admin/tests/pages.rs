@@ -147,10 +147,12 @@ async fn signing_in_takes_the_token_or_a_link_and_not_for_ever() {
     for _ in 0..8 {
         assert_eq!(served.post("/login", "", r#"{"token":"wrong"}"#).await.status, 401);
     }
-    let right = format!(r#"{{"token":"{TOKEN}"}}"#);
-    let reply = served.post("/login", "", &right).await;
-    assert_eq!(reply.status, 429, "the eleventh is not looked at");
+    let reply = served.post("/login", "", r#"{"token":"wrong"}"#).await;
+    assert_eq!(reply.status, 429, "the eleventh is told to wait");
     assert!(reply.head.contains("retry-after: "), "{}", reply.head);
+    let right = format!(r#"{{"token":"{TOKEN}"}}"#);
+    assert_eq!(served.post("/login", "", &right).await.status, 200, "who is wrong keeps nobody out");
+    assert_eq!(served.post("/login", "", r#"{"token":"wrong"}"#).await.status, 429, "and still waits");
     assert_eq!(
         served.ask("GET /api/status", &with_token()).await.status,
         200,
