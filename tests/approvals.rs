@@ -311,6 +311,36 @@ async fn where_the_policy_lies_elsewhere_nothing_can_be_added_to_it() {
     world.finish().await;
 }
 
+/// Whoever answers for once answers for what they have seen.
+#[tokio::test]
+async fn an_answer_for_once_lets_pass_no_path_that_was_not_shown() {
+    let world = world().start().await;
+    let shown = send(&world, Way::Http1, &Request::get("asked.test", "/echo"));
+    let question = asked(&world.gate, 1).await.remove(0);
+    let joined = send(&world, Way::Http1, &Request::get("asked.test", "/echo/joined"));
+    let listed = eventually("the other path", async || {
+        let question = pending(&world.gate).await.remove(0);
+        (!question["others"].as_array().unwrap().is_empty()).then_some(question)
+    })
+    .await;
+    assert_eq!(listed["others"], json!([{ "method": "GET", "path": "/echo/joined" }]));
+    assert_eq!((&listed["path"], &listed["unlisted"]), (&json!("/echo"), &json!(0)));
+    let table = world.gate.told(&["approvals", "list"]).await;
+    assert!(table.contains("and 1 other path, e.g. /echo/joined"), "{table}");
+    let path = format!("/api/approvals/{}", question["id"].as_str().unwrap());
+    let said = json!({ "answer": "approve", "for": "once", "shown": 1, "by": "ana" });
+    let given = world.gate.ask_admin("POST", &path, Some(said)).await;
+    let given: Value = serde_json::from_str(&given.text()).unwrap();
+    assert_eq!(given["requests"], 1, "{given}");
+    assert_eq!(shown.await.unwrap().status, 200);
+    let again = asked(&world.gate, 1).await.remove(0);
+    assert_ne!(again["id"], question["id"]);
+    assert_eq!((&again["path"], joined.is_finished()), (&json!("/echo/joined"), false));
+    answer(&world.gate, &again, "deny", "once").await;
+    assert_eq!(joined.await.unwrap().reason(), Some("approval_denied"));
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn the_commands_list_and_answer_and_are_not_for_agents() {
     let mut world = world().start().await;
@@ -323,8 +353,20 @@ async fn the_commands_list_and_answer_and_are_not_for_agents() {
     let questions = asked(gate, 2).await;
     let listed: Value = serde_json::from_str(&gate.told(&["approvals", "list", "--json"]).await).unwrap();
     let keys: Vec<&String> = listed[0].as_object().unwrap().keys().collect();
-    let mut expected =
-        ["id", "agent", "session", "destination", "method", "path", "rule", "asked", "expires", "requests"];
+    let mut expected = [
+        "id",
+        "agent",
+        "session",
+        "destination",
+        "method",
+        "path",
+        "others",
+        "unlisted",
+        "rule",
+        "asked",
+        "expires",
+        "requests",
+    ];
     expected.sort_unstable();
     assert_eq!(keys.len(), expected.len(), "{listed}");
     assert!(expected.iter().all(|key| keys.iter().any(|known| known == key)), "{listed}");

@@ -30,7 +30,7 @@ export function answersTo(decision, tabindex) {
 export function answersToHeld(approval, done) {
   const path = `/api/approvals/${approval.id}`;
   const about = { preview: `${path}/preview`, name: approval.destination, session: approval.session };
-  const send = (scope) => post(path, { answer: "approve", for: scope, by: BY }).then(done);
+  const send = (scope) => post(path, { answer: "approve", for: scope, shown: 1 + (approval.others?.length ?? 0), by: BY }).then(done);
   return group(about, send, () => post(path, { answer: "deny", by: BY }).then(done));
 }
 

@@ -44,8 +44,17 @@ function card(approval, load) {
   return h("li", { class: "card" },
     h("p", { class: "host" }, h("bdi", {}, approval.destination)),
     h("p", { class: "request" }, h("code", {}, `${approval.method ?? ""} ${approval.path ?? ""}`)),
+    others(approval),
     h("p", { class: "soft" }, `${approval.agent} asked ${ago(approval.asked)}; `, approval.requests > 1 && `${count(approval.requests)} requests; `, `it can be answered until ${clock(approval.expires)}.`, approval.rule && [" Rule: ", h("q", {}, approval.rule), "."]),
     answersToHeld(approval, load));
+}
+
+// "Once" is about what stands here, and nothing that is asked later.
+function others({ others = [], unlisted = 0 }) {
+  if (others.length === 0) return false;
+  return h("details", {},
+    h("summary", {}, `and ${count(others.length + unlisted)} other ${others.length + unlisted === 1 ? "path" : "paths"}, e.g. ${others[0].path ?? ""}`),
+    h("ul", {}, others.map(({ method, path }) => h("li", { class: "request" }, h("code", {}, `${method ?? ""} ${path ?? ""}`)))));
 }
 
 function answered(approvals) {

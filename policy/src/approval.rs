@@ -14,7 +14,7 @@ mod answer;
 mod question;
 
 pub use answer::{Answer, Unanswerable};
-pub use question::{About, Asked, Question, RequestId, State};
+pub use question::{About, Asked, Question, RequestId, State, WANTED, Wanted};
 
 /// Questions that may be open at once. More than a person will read; less than a flood.
 pub const QUESTIONS: usize = 1000;
@@ -44,7 +44,14 @@ pub enum Event {
     /// A request is waited for no longer: its client went, or the question is no longer the one to ask.
     Withdrawn(RequestId),
     /// A person answered a question.
-    Answered(Ulid, Answer),
+    Answered {
+        /// The question.
+        question: Ulid,
+        /// The answer.
+        answer: Answer,
+        /// How much of what is wanted they were shown, from the first on. An answer for once is about no more than that.
+        shown: usize,
+    },
     /// A person answered a refusal.
     Offered {
         /// What was refused.
@@ -140,7 +147,9 @@ impl Desk {
             Event::Withdrawn(request) => {
                 self.leave(request, now);
             }
-            Event::Answered(question, answer) => self.answer(question, answer, now, &mut effects),
+            Event::Answered { question, answer, shown } => {
+                self.answer(question, answer, shown, now, &mut effects);
+            }
             Event::Offered { about, session, answer, id } => {
                 self.offer(about, session, answer, id, now, &mut effects);
             }
@@ -192,7 +201,15 @@ impl Desk {
 
     fn ask(&mut self, asked: &Asked, now: i64) -> Effect {
         let request = asked.request;
-        let known = self.current(&asked.about, now).map(|question| question.state);
+        let mut known = self.current(&asked.about, now).map(|question| question.state);
+        let is_shown = |desk: &mut Self| {
+            desk.current(&asked.about, now).is_some_and(|question| question.shows(asked, WANTED))
+        };
+        if known == Some(State::Once) && !is_shown(self) {
+            // The answer was about something else that is wanted there.
+            self.close(&asked.about);
+            known = None;
+        }
         match known {
             Some(State::Denied) => return Effect::Refuse { request, why: Refused::Denied },
             Some(State::Once) => {
@@ -235,13 +252,12 @@ impl Desk {
             id: asked.id,
             about: asked.about.clone(),
             session: asked.session,
-            method: asked.method.clone(),
-            path: asked.path.clone(),
+            wanted: vec![asked.wanted()],
             asked: now,
             expires: now.saturating_add(self.answerable),
             requests: 0,
             state,
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             sessions: BTreeSet::new(),
         };
         self.by_subject.insert(asked.about.clone(), asked.id);
@@ -251,7 +267,10 @@ impl Desk {
     fn join(&mut self, asked: &Asked) -> Ulid {
         let id = self.by_subject.get(&asked.about).copied().unwrap_or(asked.id);
         if let Some(question) = self.questions.get_mut(&id) {
-            question.waiting.insert(asked.request);
+            if question.wanted.len() < WANTED && !question.shows(asked, WANTED) {
+                question.wanted.push(asked.wanted());
+            }
+            question.waiting.insert(asked.request, asked.clone());
             question.sessions.insert(asked.session);
             question.requests = question.requests.saturating_add(1);
             question.expires = question.expires.max(asked.until.saturating_add(self.answerable));

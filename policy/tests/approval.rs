@@ -6,10 +6,12 @@ use std::collections::{HashMap, HashSet};
 
 use policy::approval::{
     About, Answer, Asked, Desk, Effect, Event, QUESTIONS, QUESTIONS_OF_AGENT, Refused, RequestId, State,
-    Unanswerable,
+    Unanswerable, WANTED,
 };
 use policy::decide::{Holder, Methods, Point};
 use policy::identity::SessionId;
+use policy::redact::Redactor;
+use policy::secret::Secrets;
 use policy::target::Target;
 use proptest::prelude::*;
 use ulid::Ulid;
@@ -43,6 +45,16 @@ impl Room {
     }
 
     fn ask(&mut self, about: &About, session: Option<SessionId>) -> (RequestId, Vec<Effect>) {
+        self.ask_for(about, session, None)
+    }
+
+    fn ask_for(
+        &mut self,
+        about: &About,
+        session: Option<SessionId>,
+        path: Option<&str>,
+    ) -> (RequestId, Vec<Effect>) {
+        let path = path.map(|path| Redactor::new(Secrets::detectors()).text(path));
         let request = self.next;
         self.next += 1;
         let asked = Asked {
@@ -50,7 +62,7 @@ impl Room {
             about: about.clone(),
             session,
             method: None,
-            path: None,
+            path,
             id: Ulid::from_parts(1, request.into()),
             until: self.now + PATIENCE,
         };
@@ -66,7 +78,11 @@ impl Room {
     }
 
     fn answer(&mut self, question: Ulid, answer: Answer) -> Vec<Effect> {
-        self.desk.handle(Event::Answered(question, answer), self.now)
+        self.answer_shown(question, answer, WANTED)
+    }
+
+    fn answer_shown(&mut self, question: Ulid, answer: Answer, shown: usize) -> Vec<Effect> {
+        self.desk.handle(Event::Answered { question, answer, shown }, self.now)
     }
 }
 
@@ -112,6 +128,88 @@ fn an_answer_for_once_lets_pass_what_waits_and_the_next_is_asked_again() {
     assert_eq!(room.answer(question, Answer::Hour), [], "it was answered");
     assert_eq!(room.desk.pending(question, room.now).unwrap_err(), Unanswerable::Answered);
     assert_ne!(room.asked(&subject).1, question);
+}
+
+#[test]
+fn an_answer_for_once_is_about_what_was_shown_and_the_rest_is_asked_again() {
+    let mut room = Room::new();
+    let subject = about("a", "one.test", Methods::Reading);
+    let ask = |room: &mut Room, path: &str| match &*room.ask_for(&subject, session(1), Some(path)).1 {
+        [Effect::Wait { request, question, new }] => (*request, *question, *new),
+        other => panic!("{other:?}"),
+    };
+    let (one, question, _) = ask(&mut room, "/one");
+    let (two, ..) = ask(&mut room, "/two");
+    let (again, ..) = ask(&mut room, "/one");
+    let (three, ..) = ask(&mut room, "/three");
+    let listed = |room: &Room| {
+        let question = room.desk.questions().next().unwrap();
+        let paths = question.wanted.iter().map(|wanted| wanted.path.as_ref().unwrap().as_str().to_owned());
+        (paths.collect::<Vec<_>>(), question.waiting(), question.unlisted())
+    };
+    assert_eq!(listed(&room), (["/one", "/two", "/three"].map(str::to_owned).to_vec(), 4, 0));
+    let effects = room.answer_shown(question, Answer::Once, 2);
+    let passes = |request| move |effect: &Effect| matches!(effect, Effect::Decide { request: of, once: Some(_) } if *of == request);
+    assert!([one, two, again].into_iter().all(|request| effects.iter().any(passes(request))), "{effects:?}");
+    let Some(Effect::Wait { request, question: next, new: true }) = effects.last() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((*request, effects.len()), (three, 4));
+    assert_ne!(*next, question);
+    assert_eq!(listed(&room), (vec!["/three".to_owned()], 1, 0));
+    assert_eq!(room.answer_shown(question, Answer::Once, 9), [], "who answers second answers nothing");
+    assert_eq!(room.desk.pending(question, room.now).unwrap_err(), Unanswerable::Answered);
+    let effects = room.answer_shown(*next, Answer::Once, 0);
+    assert!(
+        matches!(&*effects, [Effect::Decide { request, .. }] if *request == three),
+        "the first was shown"
+    );
+    assert!(room.desk.is_empty());
+}
+
+#[test]
+fn an_answer_for_once_that_waits_for_a_retry_waits_for_what_was_shown() {
+    let mut room = Room::new();
+    let subject = about("a", "one.test", Methods::Reading);
+    for (retry, passes) in [("/one", true), ("/two", false), ("/three", false)] {
+        let mut question = None;
+        for path in ["/one", "/two"] {
+            let (request, effects) = room.ask_for(&subject, None, Some(path));
+            let [Effect::Wait { question: asked, .. }] = &*effects else { panic!("{effects:?}") };
+            question = Some(*asked);
+            room.desk.handle(Event::Withdrawn(request), room.now);
+        }
+        assert_eq!(room.answer_shown(question.unwrap(), Answer::Once, 1), []);
+        let (request, effects) = room.ask_for(&subject, None, Some(retry));
+        match &*effects {
+            [Effect::Decide { once: Some(_), .. }] => assert!(passes, "{retry}"),
+            [Effect::Wait { new: true, question: asked, .. }] => {
+                assert!(!passes && Some(*asked) != question, "{retry}");
+                room.answer(*asked, Answer::Hour);
+                room.now += 3600 * SECOND;
+                room.desk.handle(Event::Tick, room.now);
+            }
+            other => panic!("{request}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_wanted_beyond_the_list_passes_by_no_answer_for_once() {
+    let mut room = Room::new();
+    let subject = about("a", "one.test", Methods::Reading);
+    for number in 0..WANTED + 3 {
+        room.ask_for(&subject, None, Some(&format!("/{number}")));
+    }
+    let question = room.desk.questions().next().unwrap().clone();
+    assert_eq!((question.wanted.len(), question.unlisted()), (WANTED, 3));
+    assert_eq!(question.reached(Answer::Once, usize::MAX), WANTED);
+    assert_eq!(question.reached(Answer::Session, 1), WANTED + 3);
+    let effects = room.answer_shown(question.id, Answer::Once, usize::MAX);
+    let new = effects.iter().filter(|effect| matches!(effect, Effect::Wait { new: true, .. })).count();
+    let joined = effects.iter().filter(|effect| matches!(effect, Effect::Wait { new: false, .. })).count();
+    assert_eq!((effects.len(), new, joined), (WANTED + 3, 1, 2));
+    assert_eq!(room.desk.questions().next().unwrap().wanted.len(), 3);
 }
 
 #[test]

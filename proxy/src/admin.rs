@@ -123,8 +123,14 @@ pub trait Control: Send + Sync + 'static {
     /// Every question, the oldest first.
     fn approvals(&self) -> Vec<Approval>;
 
-    /// Answers a question.
-    fn answer(&self, id: Ulid, answer: Answer, by: Redacted) -> BoxFuture<'_, Result<Given, AnswerError>>;
+    /// Answers a question, by somebody who was shown so much of what is wanted; `None`: what it lists now.
+    fn answer(
+        &self,
+        id: Ulid,
+        answer: Answer,
+        shown: Option<usize>,
+        by: Redacted,
+    ) -> BoxFuture<'_, Result<Given, AnswerError>>;
 
     /// Answers a refusal of what the policy names nowhere.
     fn answer_refusal<'a>(
@@ -163,6 +169,10 @@ pub struct Approval {
     pub destination: Redacted,
     pub method: Option<Redacted>,
     pub path: Option<Redacted>,
+    /// What else is wanted, each once, in the order in which it was asked.
+    pub others: Vec<Other>,
+    /// How many that wait want what is listed neither here nor before.
+    pub unlisted: u64,
     pub rule: Option<Redacted>,
     /// RFC 3339, UTC.
     pub asked: String,
@@ -171,6 +181,25 @@ pub struct Approval {
     pub requests: u64,
     /// `pending`, or what it was answered with where that still holds: `denied`, or `approved` for one retry.
     pub state: Cow<'static, str>,
+}
+
+/// What a request wants that joined a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of `policy::approval::Wanted`")]
+pub struct Other {
+    pub method: Option<Redacted>,
+    pub path: Option<Redacted>,
+}
+
+impl Approval {
+    /// `and 2 other paths, e.g. /b`, where there are others.
+    pub fn and_others(&self) -> Option<String> {
+        let count = self.others.len() as u64 + self.unlisted;
+        let noun = if count == 1 { "path" } else { "paths" };
+        let example = self.others.first().and_then(|other| other.path.as_ref());
+        let example = example.map(|path| format!(", e.g. {}", path.as_str())).unwrap_or_default();
+        (count > 0).then(|| format!("and {count} other {noun}{example}"))
+    }
 }
 
 impl Admin {

@@ -81,18 +81,26 @@ struct Subject {
 }
 
 impl Gateway {
-    /// Answers a question.
+    /// Answers a question, by somebody who was shown so much of what is wanted; `None`: what it lists now.
     ///
     /// # Errors
     /// As [`AnswerError`] says; nothing passes by it.
-    pub async fn answer(&self, id: Ulid, answer: Answer, by: Redacted) -> Result<Given, AnswerError> {
+    pub async fn answer(
+        &self,
+        id: Ulid,
+        answer: Answer,
+        shown: Option<usize>,
+        by: Redacted,
+    ) -> Result<Given, AnswerError> {
         let _turn = self.hold.answering().await;
         let question = self.hold.pending(id)?;
+        // Settled now: what is asked while the answer is recorded was shown to nobody.
+        let shown = shown.unwrap_or(question.wanted.len());
         // Counted now: what is to last may let them pass before the answer itself does.
-        let waited = question.waiting();
+        let waited = question.reached(answer, shown);
         let subject = Subject { id, about: question.about, session: question.session };
         let written = self.give(&subject, answer, by).await?;
-        self.hold.answer(id, answer)?;
+        self.hold.answer(id, answer, shown)?;
         Ok(Given { answer, waited, written })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use policy::approval::{Answer, Question, State};
+use policy::approval::{Answer, Question, State, Wanted};
 use policy::decide::Point;
 use policy::identity::AgentName;
 use policy::redact::{Redacted, Redactor};
@@ -125,8 +125,14 @@ impl admin::Control for Control {
         self.gateway.hold.questions().iter().map(|question| approval(question, redactor)).collect()
     }
 
-    fn answer(&self, id: Ulid, answer: Answer, by: Redacted) -> BoxFuture<'_, Result<Given, AnswerError>> {
-        self.gateway.answer(id, answer, by).boxed()
+    fn answer(
+        &self,
+        id: Ulid,
+        answer: Answer,
+        shown: Option<usize>,
+        by: Redacted,
+    ) -> BoxFuture<'_, Result<Given, AnswerError>> {
+        self.gateway.answer(id, answer, shown, by).boxed()
     }
 
     fn answer_refusal<'a>(
@@ -176,19 +182,26 @@ pub async fn tell_of_questions(gateway: Arc<Gateway>, admin: String) {
     }
 }
 
+/// Stands for what a question wants that wants nothing.
+const NOTHING: Wanted = Wanted { method: None, path: None };
+
 /// A question as lists show it.
 pub fn approval(question: &Question, redactor: &Redactor) -> admin::Approval {
     let rule = match &question.about.point {
         Point::Rule(name) => Some(redactor.text(&**name)),
         Point::Default | Point::Refused => None,
     };
+    let (first, others) = question.wanted.split_first().map_or((&NOTHING, &[][..]), |split| split);
+    let other = |wanted: &Wanted| admin::Other { method: wanted.method.clone(), path: wanted.path.clone() };
     admin::Approval {
         id: question.id,
         agent: question.about.agent.clone(),
         session: question.session,
         destination: redactor.host(question.about.target.to_string()),
-        method: question.method.clone(),
-        path: question.path.clone(),
+        method: first.method.clone(),
+        path: first.path.clone(),
+        others: others.iter().map(other).collect(),
+        unlisted: question.unlisted() as u64,
         rule,
         asked: rfc3339(question.asked),
         expires: rfc3339(question.expires),

@@ -179,15 +179,15 @@ impl Hold {
         self.answering.lock().await
     }
 
-    /// Carries an answer out.
+    /// Carries an answer out that was given by somebody who was shown so much of what is wanted.
     ///
     /// # Errors
     /// As [`Hold::pending`].
-    pub fn answer(&self, id: Ulid, answer: Answer) -> Result<(), Unanswerable> {
+    pub fn answer(&self, id: Ulid, answer: Answer, shown: usize) -> Result<(), Unanswerable> {
         let now = clock::now();
         let mut inner = self.lock();
         inner.desk.pending(id, now)?;
-        self.handle(&mut inner, Event::Answered(id, answer), now);
+        self.handle(&mut inner, Event::Answered { question: id, answer, shown }, now);
         self.count(answer);
         Ok(())
     }
@@ -339,11 +339,14 @@ mod tests {
         };
         let expires = value("expires").parse().unwrap();
         let check = || hold.key.check(question.id, Answer::Hour, expires, &value("token"));
-        assert_eq!((check(), hold.answer(question.id, Answer::Hour)), (Ok(()), Ok(())));
+        assert_eq!((check(), hold.answer(question.id, Answer::Hour, 1)), (Ok(()), Ok(())));
         assert!(matches!(waiting.settled(soon()).await, Settled::Decide(None)));
         assert_eq!(hold.lock().desk.grants().count(), 1);
         // The signature is good for as long as it says; the question is not.
-        assert_eq!((check(), hold.answer(question.id, Answer::Hour)), (Ok(()), Err(Unanswerable::Answered)));
+        assert_eq!(
+            (check(), hold.answer(question.id, Answer::Hour, 1)),
+            (Ok(()), Err(Unanswerable::Answered))
+        );
     }
 
     #[tokio::test]
@@ -356,7 +359,7 @@ mod tests {
         let mut waiting = hold.ask(asking("asked.example"), Duration::from_millis(50));
         assert!(matches!(waiting.settled(late).await, Settled::Refused(Refused::TimedOut)));
         assert!(hold.lock().waiting.is_empty(), "nobody is waited for");
-        hold.answer(question.id, Answer::Once).unwrap();
+        hold.answer(question.id, Answer::Once, 1).unwrap();
         let mut retry = hold.ask(asking("asked.example"), hold.timeout);
         assert!(matches!(retry.settled(soon()).await, Settled::Decide(Some(_))));
         assert!(hold.questions().is_empty());
@@ -372,7 +375,7 @@ mod tests {
             assert!(looked.is_err());
         }
         assert_eq!(hold.pending(question.id).unwrap().waiting(), 1);
-        hold.answer(question.id, Answer::Deny).unwrap();
+        hold.answer(question.id, Answer::Deny, 1).unwrap();
         assert!(matches!(waiting.settled(soon()).await, Settled::Refused(Refused::Denied)));
     }
 }

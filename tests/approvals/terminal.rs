@@ -49,11 +49,28 @@ async fn the_terminal_of_the_gateway_asks_and_is_answered() {
     keys.write_all(b"what?\n").await.unwrap();
     keys.write_all(b"d 7\n").await.unwrap();
     reads("there is no question of this number").await;
-    keys.write_all(b"A\n").await.unwrap();
+    keys.write_all(b"A 1\n").await.unwrap();
     reads("nothing can be added to it here").await;
+
+    // A letter alone is for one question that was there to be read; another path of a question is told as well.
+    let mut other = Raw::open(proxy).await;
+    other.send("GET http://asked.test/other HTTP/1.1\r\nHost: asked.test\r\n\r\n").await;
+    reads("[1] asks for another path: GET /other").await;
     keys.write_all(b"d\n").await.unwrap();
-    reads("deny: 1 request waited").await;
+    reads("the question came only now: a number is needed").await;
+    let mut second = Raw::open(proxy).await;
+    second.send("POST http://asked.test/ HTTP/1.1\r\nHost: asked.test\r\nContent-Length: 0\r\n\r\n").await;
+    reads("[2] anonymous asks: POST").await;
+    keys.write_all(b"d\n").await.unwrap();
+    reads("several questions wait: a number is needed").await;
+    keys.write_all(b"d 2\n").await.unwrap();
+    reads("deny: anonymous writing http://asked.test:80: 1 request waited").await;
+    assert_eq!(second.answer().await.reason(), Some("approval_denied"));
+    tokio::time::sleep(std::time::Duration::from_millis(2200)).await;
+    keys.write_all(b"d\n").await.unwrap();
+    reads("deny: anonymous reading http://asked.test:80: 2 requests waited").await;
     assert_eq!(raw.answer().await.reason(), Some("approval_denied"));
+    assert_eq!(other.answer().await.reason(), Some("approval_denied"));
 
     // An interrupt at the terminal stops it as ever.
     keys.write_all(b"\x03").await.unwrap();

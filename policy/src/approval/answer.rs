@@ -1,5 +1,7 @@
 //! What an answer does: who passes by it now, and what it leaves behind for those who come later.
 
+use std::collections::BTreeMap;
+
 use ulid::Ulid;
 
 use super::{About, Asked, Desk, Effect, GRANTS, HOUR, Refused, RequestId, State};
@@ -9,7 +11,7 @@ use crate::identity::SessionId;
 /// An answer, and how far it reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
-    /// Yes, to what waits; where nothing does, to the next request that asks the same.
+    /// Yes, to what waits and was shown; where nothing does, to the next request that wants what was shown.
     Once,
     /// Yes, for as long as the session lasts.
     Session,
@@ -56,15 +58,29 @@ pub enum Unanswerable {
 }
 
 impl Desk {
-    pub(super) fn answer(&mut self, id: Ulid, answer: Answer, now: i64, effects: &mut Vec<Effect>) {
+    pub(super) fn answer(
+        &mut self,
+        id: Ulid,
+        answer: Answer,
+        shown: usize,
+        now: i64,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.pending(id, now).is_err() {
             return;
         }
         let Some(question) = self.questions.get_mut(&id) else { return };
         let about = question.about.clone();
-        let waiting = std::mem::take(&mut question.waiting);
+        let mut waiting = std::mem::take(&mut question.waiting);
+        let mut unseen = Vec::new();
+        if answer == Answer::Once {
+            question.wanted.truncate(shown.max(1));
+            let (seen, others): (BTreeMap<_, _>, _) =
+                waiting.into_iter().partition(|(_, asked)| question.shows(asked, shown));
+            (waiting, unseen) = (seen, others.into_values().collect());
+        }
         let sessions = question.sessions.clone();
-        waiting.iter().for_each(|request| {
+        waiting.keys().chain(unseen.iter().map(|asked: &Asked| &asked.request)).for_each(|request| {
             self.by_request.remove(request);
         });
         if answer == Answer::Deny {
@@ -73,17 +89,19 @@ impl Desk {
                 question.expires = now.saturating_add(self.answerable);
             }
             let why = Refused::Denied;
-            effects.extend(waiting.into_iter().map(|request| Effect::Refuse { request, why }));
+            effects.extend(waiting.into_keys().map(|request| Effect::Refuse { request, why }));
             return;
         }
-        if answer == Answer::Once && waiting.is_empty() {
+        if answer == Answer::Once && waiting.is_empty() && unseen.is_empty() {
             question.state = State::Once;
             return;
         }
         self.grant(&about, answer, sessions, now, effects);
         self.close(&about);
         let once = (answer == Answer::Once).then(|| about.grant(Holder::Agent, None));
-        effects.extend(waiting.into_iter().map(|request| Effect::Decide { request, once: once.clone() }));
+        effects.extend(waiting.into_keys().map(|request| Effect::Decide { request, once: once.clone() }));
+        // What nobody was shown is asked about again, under the name that the first of it brought along.
+        effects.extend(unseen.iter().map(|asked| self.ask(asked, now)));
     }
 
     /// A refusal is answered: there is nobody who waits for it.

@@ -1,13 +1,17 @@
 //! A question: what is asked, by whom, and who waits for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ulid::Ulid;
 
+use super::Answer;
 use crate::decide::{Grant, Holder, Methods, Point};
 use crate::identity::{AgentName, SessionId};
 use crate::redact::Redacted;
 use crate::target::Target;
+
+/// What one question lists of what is wanted. More than a person will read before an answer.
+pub const WANTED: usize = 20;
 
 /// Number of a request that waits, unique for as long as it does.
 pub type RequestId = u64;
@@ -57,6 +61,21 @@ pub struct Asked {
     pub until: i64,
 }
 
+/// What a request wants, as people are shown it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its method.
+    pub method: Option<Redacted>,
+    /// Its path and query.
+    pub path: Option<Redacted>,
+}
+
+impl Asked {
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted { method: self.method.clone(), path: self.path.clone() }
+    }
+}
+
 /// Where a question stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -77,10 +96,9 @@ pub struct Question {
     pub about: About,
     /// Session of the request that asked first.
     pub session: Option<SessionId>,
-    /// Its method.
-    pub method: Option<Redacted>,
-    /// Its path and query.
-    pub path: Option<Redacted>,
+    /// What was wanted, each once and in the order in which it was asked: never empty, and no more than [`WANTED`].
+    /// What is wanted beyond these is not shown, and so passes by no answer for once.
+    pub wanted: Vec<Wanted>,
     /// When it was asked first, in microseconds since the Unix epoch.
     pub asked: i64,
     /// Until when it can be answered, or until when its answer holds.
@@ -89,7 +107,7 @@ pub struct Question {
     pub requests: u64,
     /// Where it stands.
     pub state: State,
-    pub(super) waiting: BTreeSet<RequestId>,
+    pub(super) waiting: BTreeMap<RequestId, Asked>,
     pub(super) sessions: BTreeSet<Option<SessionId>>,
 }
 
@@ -97,6 +115,25 @@ impl Question {
     /// How many requests wait for it now.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// How many of those that wait want what is not among `wanted`.
+    pub fn unlisted(&self) -> usize {
+        self.waiting.values().filter(|asked| !self.shows(asked, WANTED)).count()
+    }
+
+    /// How many requests an answer lets go on or refuses, given by somebody who was shown so many of `wanted`.
+    pub fn reached(&self, answer: Answer, shown: usize) -> usize {
+        match answer {
+            Answer::Once => self.waiting.values().filter(|asked| self.shows(asked, shown)).count(),
+            _ => self.waiting.len(),
+        }
+    }
+
+    /// Whether what a request wants is among the first so many of `wanted`; the first always was shown.
+    pub(super) fn shows(&self, asked: &Asked, shown: usize) -> bool {
+        let wanted = asked.wanted();
+        self.wanted.iter().take(shown.max(1)).any(|listed| *listed == wanted)
     }
 
     pub(super) fn is_over(&self, now: i64) -> bool {

@@ -29,6 +29,7 @@ pub(super) struct Approvals {
 pub(super) struct NewAnswer {
     answer: String,
     r#for: Option<String>,
+    shown: Option<usize>,
     by: Option<String>,
 }
 
@@ -94,7 +95,7 @@ pub(super) async fn answer(
     let id = question(&id)?;
     let answer = read(&new.answer, new.r#for.as_deref())?;
     let by = admin.named(new.by);
-    let given = admin.control.answer(id, answer, by.clone()).await?;
+    let given = admin.control.answer(id, answer, new.shown, by.clone()).await?;
     Ok(Json(Done::of(id, given, by)))
 }
 
@@ -112,7 +113,8 @@ pub(super) async fn reply(
     let answer = read(&reply.answer, Some(&reply.r#for)).map_err(|_| forged())?;
     admin.control.check_reply(id, answer, reply.expires, &reply.token).map_err(refused)?;
     let by = Redacted::literal("signed reply");
-    let given = admin.control.answer(id, answer, by.clone()).await?;
+    // It was signed when the question was new: no more than the first of what is wanted was told.
+    let given = admin.control.answer(id, answer, Some(1), by.clone()).await?;
     Ok(Json(Done::of(id, given, by)))
 }
 

@@ -79,7 +79,13 @@ impl Control for Pretend {
         Vec::new()
     }
 
-    fn answer(&self, _: Ulid, answer: Answer, _: Redacted) -> BoxFuture<'_, Result<Given, AnswerError>> {
+    fn answer(
+        &self,
+        _: Ulid,
+        answer: Answer,
+        _: Option<usize>,
+        _: Redacted,
+    ) -> BoxFuture<'_, Result<Given, AnswerError>> {
         Box::pin(async move {
             match answer {
                 Answer::Deny => Err(AnswerError::Answered),

@@ -139,6 +139,8 @@ fn list(json: bool, gate: Option<&Gate>) -> Result<(), Failure> {
                 "destination": question.destination,
                 "method": question.method,
                 "path": question.path,
+                "others": question.others,
+                "unlisted": question.unlisted,
                 "rule": question.rule,
                 "asked": question.asked,
                 "expires": question.expires,
@@ -171,7 +173,7 @@ fn list(json: bool, gate: Option<&Gate>) -> Result<(), Failure> {
             question.requests.to_string().into(),
             text(question.method.as_ref()).into(),
             question.destination.as_str().into(),
-            text(question.path.as_ref()).into(),
+            path(question).into(),
             text(question.rule.as_ref()).into(),
         ]);
     }
@@ -233,6 +235,11 @@ fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     let encode = |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     text.bytes().map(encode).collect()
+}
+
+fn path(question: &Approval) -> String {
+    let first = text(question.path.as_ref());
+    question.and_others().map_or_else(|| first.to_owned(), |others| format!("{first} {others}"))
 }
 
 fn text(text: Option<&Redacted>) -> &str {
