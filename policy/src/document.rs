@@ -26,6 +26,11 @@ mod service;
 
 pub use schema::schema;
 
+/// Every key that may stand at the top of a policy file.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    keys::POLICY.keys.iter().map(|key| key.name)
+}
+
 /// The policy that a data folder begins with.
 pub const STARTER: &str = include_str!("../starter.toml");
 

@@ -359,7 +359,21 @@ impl Config {
     /// # Errors
     /// All mistakes, each with its place.
     pub fn load(flags: &Flags, environment: Environment<'_>) -> Result<Config, Mistakes> {
+        Config::load_naming(flags, environment, std::iter::empty())
+    }
+
+    /// As [`Config::load`], where it is a mistake as well to have a variable among `names`, those of the whole
+    /// environment, that looks like a setting and is none.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_naming(
+        flags: &Flags,
+        environment: Environment<'_>,
+        names: impl Iterator<Item = String>,
+    ) -> Result<Config, Mistakes> {
         let mut mistakes = Mistakes::default();
+        settings::unknown_variables(names, &mut mistakes);
         let mut config = Config::default();
         config.place(flags, environment, &mut mistakes);
         let named = flags.config.is_some() || variable(environment, "OUTGATE_CONFIG").is_some();

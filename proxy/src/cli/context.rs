@@ -37,7 +37,7 @@ impl Context {
     /// # Errors
     /// As [`Context::config`].
     pub(crate) fn config_with(&self, flags: &Flags) -> Result<Config, Failure> {
-        Config::load(flags, &variable).map_err(from_mistakes)
+        Config::load_naming(flags, &variable, variables()).map_err(from_mistakes)
     }
 
     /// The global flags.
@@ -116,6 +116,12 @@ pub(crate) fn running(config: &Config) -> Result<Option<Running>, Failure> {
 #[expect(clippy::disallowed_methods, reason = "the one place of the commands that reads the environment")]
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The names of all variables that are text.
+#[expect(clippy::disallowed_methods, reason = "the one place of the commands that reads the environment")]
+fn variables() -> impl Iterator<Item = String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())
 }
 
 fn from_mistakes(mistakes: Mistakes) -> Failure {

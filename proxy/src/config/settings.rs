@@ -76,6 +76,8 @@ settings! {
     "otlp.endpoint" => |c, v| c.otlp.endpoint = or_none(v, |v| v.endpoint())?,
 }
 
+/// What every variable of ours begins with.
+const VARIABLE: &str = "OUTGATE_";
 /// Characters of a webhook's own secret at least.
 const SECRET: usize = 16;
 /// The keys of one `[[alerts.webhook]]`.
@@ -109,7 +111,7 @@ pub(super) fn from_text(config: &mut Config, name: &Path, text: &str, mistakes: 
 /// Reads the variables of all settings over `config`.
 pub(super) fn from_environment(config: &mut Config, environment: Environment<'_>, mistakes: &mut Mistakes) {
     for setting in SETTINGS {
-        let name = format!("OUTGATE_{}", setting.key.replace('.', "_").to_ascii_uppercase());
+        let name = format!("{VARIABLE}{}", setting.key.replace('.', "_").to_ascii_uppercase());
         if let Some(text) = variable(environment, &name) {
             read_bare(config, setting, &text, Place::Variable(name), mistakes);
         }
@@ -140,6 +142,33 @@ pub(super) fn from_environment(config: &mut Config, environment: Environment<'_>
         &mut |text| truth(text).map(|unattended| config.unattended = unattended),
         "`true` or `false`",
     );
+}
+
+/// Variables that are read, but are no setting of the table.
+const OTHER_VARIABLES: &[&str] =
+    &["data_dir", "config", "policy", "log_format", "verbose", "unattended", "session", "token", "fence"];
+
+/// Names variables that look like settings and are none: the nearest to one, or in a section. What else begins with our
+/// name, such as what a cluster sets for a service that is called so, is somebody else's.
+pub(super) fn unknown_variables(names: impl Iterator<Item = String>, mistakes: &mut Mistakes) {
+    let known: Vec<String> = keys()
+        .map(|key| key.replace('.', "_"))
+        .chain(OTHER_VARIABLES.iter().map(|&name| name.to_owned()))
+        .collect();
+    let mut unknown: Vec<(String, String)> = names
+        .filter_map(|name| Some((name.strip_prefix(VARIABLE)?.to_ascii_lowercase(), name)))
+        .filter(|(key, _)| !known.contains(key))
+        .collect();
+    unknown.sort();
+    for (key, name) in unknown {
+        let section = key.split_once('_').map_or("", |(section, _)| section);
+        let hint = match nearest(&key, known.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean `{VARIABLE}{}`?", meant.to_ascii_uppercase()),
+            None if is_section(section) => format!("`[{section}]` has no such setting"),
+            None => continue,
+        };
+        mistakes.add(Place::Variable(name), format!("is no setting; {hint}"));
+    }
 }
 
 /// Reads the flags over `config`.
@@ -212,6 +241,9 @@ fn unknown(prefix: &str, name: &str) -> String {
     };
     let mut elsewhere = keys().filter(|key| key.rsplit('.').next() == Some(name));
     let only = elsewhere.next().filter(|_| elsewhere.next().is_none());
+    if prefix.is_empty() && policy::document::keys().any(|key| key == name) {
+        return format!("unknown key `{}`; it belongs in policy.toml", quoted(name));
+    }
     let hint = match nearest(name, here.iter().copied()).or(only) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("known are {}", listed(&here)),

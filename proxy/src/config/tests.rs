@@ -161,6 +161,34 @@ fn the_data_folder_is_found_as_the_xdg_specification_says() {
 }
 
 #[test]
+fn a_variable_that_looks_like_a_setting_and_is_none_is_a_mistake() {
+    let flags = Flags { data_dir: Some("/nowhere/outgate".into()), ..Flags::default() };
+    let said = |name: &str| {
+        let names = [name.to_owned(), "PATH".to_owned()].into_iter();
+        let loaded = Config::load_naming(&flags, &|_| None, names);
+        loaded.err().map(|mistakes| mistakes.to_string())
+    };
+    for (name, expected) in [
+        ("OUTGATE_LIMITS_CONECTIONS", Some("is no setting; did you mean `OUTGATE_LIMITS_CONNECTIONS`?")),
+        ("OUTGATE_LISTENS", Some("is no setting; did you mean `OUTGATE_LISTEN`?")),
+        ("OUTGATE_UNATENDED", Some("is no setting; did you mean `OUTGATE_UNATTENDED`?")),
+        ("OUTGATE_AUDIT_COLOUR", Some("is no setting; `[audit]` has no such setting")),
+        ("OUTGATE_LIMITS_CONNECTIONS", None),
+        ("OUTGATE_ALERTS_WEBHOOK", None),
+        ("OUTGATE_SESSION", None),
+        ("OUTGATE_TOKEN", None),
+        ("OUTGATE_FENCE", None),
+        ("OUTGATE_DATA_DIR", None),
+        ("OUTGATE_PORT_4480_TCP", None),
+        ("OUTGATE_TEST_PROGRAM", None),
+        ("MY_OUTGATE_LISTENS", None),
+    ] {
+        let expected = expected.map(|why| format!("{name}: {why}"));
+        assert_eq!(said(name), expected, "{name}");
+    }
+}
+
+#[test]
 fn policy_files_are_those_named_or_those_of_the_data_folder() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

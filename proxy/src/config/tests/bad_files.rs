@@ -15,10 +15,11 @@ fn bad_files_are_told_every_mistake_with_line_and_right_spelling() {
 /// Bad files, each with all that is said about it.
 const BAD: &[(&str, &[&str])] = &[
     (r#"lisen = "127.0.0.1:1""#, &["1: unknown key `lisen`; did you mean `listen`?"]),
+    (r#"allow = ["docs.rs"]"#, &["1: unknown key `allow`; it belongs in policy.toml"]),
     (
-        r#"version = 1"#,
+        r#"nonsense = 1"#,
         &[
-            "1: unknown key `version`; known are `listen`, `admin`, `identity`, `refuse`, `metrics`, `ca`, `dns`, `upstream`, `limits`, `audit`, `store`, `approvals`, `fence`, `alerts`, `otlp`",
+            "1: unknown key `nonsense`; known are `listen`, `admin`, `identity`, `refuse`, `metrics`, `ca`, `dns`, `upstream`, `limits`, `audit`, `store`, `approvals`, `fence`, `alerts`, `otlp`",
         ],
     ),
     (
