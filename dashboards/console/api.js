@@ -10,16 +10,24 @@ export class Failure extends Error {
   }
 }
 
-async function ask(path, options) {
+/** The word that shows that it is this page that asks. Servers on other ports of this host get the cookie, and not this. */
+const word = () => localStorage.getItem("outgate.csrf") ?? "";
+
+async function ask(path, { headers, ...options } = {}) {
   let answer;
   try {
-    answer = await fetch(path, options);
+    answer = await fetch(path, { ...options, headers: { ...headers, "x-outgate-csrf": word() } });
   } catch {
     throw new Failure(0, "unreachable", "the gateway does not answer");
   }
   if (answer.status === 401) {
     // The same address now gives the sign-in page.
     location.reload();
+    return new Promise(() => {});
+  }
+  if (answer.status === 403 && !word()) {
+    // The browser forgot it, and not the cookie.
+    location.replace("/login");
     return new Promise(() => {});
   }
   const text = await answer.text();
@@ -52,8 +60,7 @@ export async function getIfThere(path, parameters) {
 
 /** Changes something. */
 export function post(path, body = {}) {
-  const headers = { "content-type": "application/json", "x-outgate-csrf": localStorage.getItem("outgate.csrf") ?? "" };
-  return ask(path, { method: "POST", headers, body: JSON.stringify(body) });
+  return ask(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 }
 
 /**
@@ -61,38 +68,62 @@ export function post(path, body = {}) {
  * nothing. A page that nobody sees holds no line. Gives what ends it.
  */
 export function listen(on) {
-  let source = null;
-  const close = () => {
-    source?.close();
-    source = null;
-  };
-  const open = () => {
-    if (source || document.hidden) return;
-    source = new EventSource("/api/events");
-    const told = (name, take) => source.addEventListener(name, (event) => take(JSON.parse(event.data)));
-    told("hello", (hello) => {
+  let line = null;
+  let ended = false;
+  const take = {
+    hello: (hello) => {
       on.state("live");
       on.hello(hello);
-    });
-    told("decisions", on.decisions);
-    told("happening", on.happening);
-    told("approvals", on.approvals);
-    told("reload", on.reload);
-    source.onerror = async () => {
-      on.state("lost");
-      // Whether it is the sign-in that ended, which only a request tells.
-      await get("/api/status").catch(() => {});
-      if (source?.readyState === EventSource.CLOSED) {
-        close();
-        setTimeout(open, 3000);
-      }
-    };
+    },
+    decisions: on.decisions,
+    happening: on.happening,
+    approvals: on.approvals,
+    reload: on.reload,
+  };
+  const close = () => {
+    line?.abort();
+    line = null;
+  };
+  const open = async () => {
+    if (line || ended || document.hidden) return;
+    const mine = new AbortController();
+    line = mine;
+    try {
+      const answer = await fetch("/api/events", { headers: { "x-outgate-csrf": word() }, signal: mine.signal });
+      if (answer.ok) await read(answer.body, (name, data) => take[name]?.(JSON.parse(data)));
+    } catch {
+      // It was closed, or the gateway went.
+    }
+    if (line !== mine) return;
+    on.state("lost");
+    // Whether it is the sign-in that ended, which only a request tells.
+    await get("/api/status").catch(() => {});
+    if (line !== mine) return;
+    line = null;
+    setTimeout(open, 2000);
   };
   const seen = () => (document.hidden ? close() : open());
   document.addEventListener("visibilitychange", seen);
   open();
   return () => {
+    ended = true;
     document.removeEventListener("visibilitychange", seen);
     close();
   };
+}
+
+/** Reads server-sent events to their end. Not by `EventSource`, which cannot say the page's word. */
+async function read(body, told) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const events = (text + value).split("\n\n");
+    text = events.pop();
+    for (const event of events) {
+      const field = (name) => event.match(new RegExp(`^${name}: (.*)$`, "m"))?.[1];
+      if (field("data") !== undefined) told(field("event"), field("data"));
+    }
+  }
 }

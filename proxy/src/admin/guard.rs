@@ -3,7 +3,7 @@
 //! A browser on this machine is the way in for a web page that means harm: it can be made to send requests to
 //! loopback, under a name of the page's own (DNS rebinding) or across sites. The exact `Host` stops the one,
 //! `Origin` and `Sec-Fetch-Site` the other, and the token, which no page can know, both. A browser adds the cookie by
-//! itself, so with the cookie a change must come from our own page: it says so by `Origin` and by a word of its own.
+//! itself, so with the cookie a request must come from our own page: it says so by a word of its own, and by `Origin`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -92,17 +92,19 @@ fn stays(request: &Request) {
     }
 }
 
-/// By the cookie anybody reads who has it; who changes something is our own page.
+/// Browsers send the cookie to every port of this host, so whatever listens there may have it: by itself it opens the
+/// page's files alone. Our own page also says its word, and where it is from when it changes something.
 fn judge_cookie(admin: &Admin, request: &Request, arrived: &Arrived) -> Result<(), Refusal> {
     let headers = request.headers();
     let Some(signed_in) = admin.sign_ins.named(headers, arrived.port(), Instant::now()) else {
         return Err(Refusal::Unauthorized);
     };
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if reads && !request.uri().path().starts_with("/api/") && request.uri().path() != "/metrics" {
         return Ok(());
     }
     // That it is ours was seen before.
-    if !headers.contains_key(ORIGIN) {
+    if !reads && !headers.contains_key(ORIGIN) {
         return Err(Refusal::Forbidden("a change by cookie says its `Origin`"));
     }
     if !admin.sign_ins.is_page(signed_in, headers) {
@@ -181,8 +183,8 @@ fn unauthorized(path: &str) -> Response {
     response
 }
 
-/// Why a change by cookie is refused that does not come with what the sign-in was answered with.
-const NO_PAGE_WORD: &str = "a change by cookie says in `x-outgate-csrf` what the sign-in was answered with";
+/// Why a request by cookie is refused that does not come with what the sign-in was answered with.
+const NO_PAGE_WORD: &str = "a request by cookie says in `x-outgate-csrf` what the sign-in was answered with";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");

@@ -1,8 +1,8 @@
 //! Who is signed in at the console: a cookie stands for a sign-in that is kept here, in memory, for half a day.
 //!
 //! A browser sends the cookie with whatever leads to this host, whichever page made it do so, and to every other port of
-//! this host. So the cookie alone only reads. To change something, a request also says the page's own word, which the
-//! sign-in was answered with and which browsers keep apart by port.
+//! this host. So the cookie alone opens nothing but the page's files. To read or change something, a request also says
+//! the page's own word, which the sign-in was answered with and which browsers keep apart by port.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

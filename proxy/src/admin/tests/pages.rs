@@ -76,8 +76,8 @@ impl Served {
 }
 
 #[tokio::test]
-async fn the_cookie_reads_and_only_our_own_page_changes() {
-    let served = served(MetricsAccess::Open).await;
+async fn the_cookie_opens_the_page_and_only_our_own_page_reads_and_changes() {
+    let served = served(MetricsAccess::Token).await;
     let SignedIn { cookie, word } = served.sign_in().await;
     let other = served.sign_in().await;
     let own = "Origin: http://<host>\r\n";
@@ -85,16 +85,24 @@ async fn the_cookie_reads_and_only_our_own_page_changes() {
     let (ours, theirs) = (says(&word), says(&other.word));
     for (line, headers, status) in [
         ("GET /", cookie.clone(), 200),
-        ("GET /api/status", cookie.clone(), 200),
         ("GET /console/app.js", cookie.clone(), 200),
-        ("HEAD /api/status", cookie.clone(), 200),
+        ("GET /api/status", format!("{cookie}{ours}"), 200),
+        ("HEAD /api/status", format!("{cookie}{ours}"), 200),
+        ("GET /metrics", format!("{cookie}{ours}"), 200),
+        // What a server on another port of this host is sent.
+        ("GET /api/status", cookie.clone(), 403),
+        ("HEAD /api/status", cookie.clone(), 403),
+        ("GET /metrics", cookie.clone(), 403),
+        ("GET /api/decisions", cookie.clone(), 403),
+        ("GET /api/events", cookie.clone(), 403),
+        ("GET /api/status", format!("{cookie}{theirs}"), 403),
         ("GET /api/status", String::new(), 401),
         ("GET /api/status", format!("Cookie: outgate_console_{}={TOKEN}\r\n", served.address.port()), 401),
         ("GET /api/status", cookie.replace("outgate_console_", "outgate_console_1"), 401),
         ("GET /api/status", format!("{cookie}{}", other.cookie), 401),
-        ("GET /api/status", format!("{cookie}Sec-Fetch-Site: same-site\r\n"), 403),
-        ("GET /api/status", format!("{cookie}Sec-Fetch-Site: cross-site\r\n"), 403),
-        ("GET /api/status", format!("{cookie}Origin: http://evil.test\r\n"), 403),
+        ("GET /api/status", format!("{cookie}{ours}Sec-Fetch-Site: same-site\r\n"), 403),
+        ("GET /api/status", format!("{cookie}{ours}Sec-Fetch-Site: cross-site\r\n"), 403),
+        ("GET /api/status", format!("{cookie}{ours}Origin: http://evil.test\r\n"), 403),
         ("POST /api/policy/reload", format!("{cookie}{own}{ours}"), 200),
         ("POST /api/policy/reload", format!("{cookie}{ours}"), 403),
         ("POST /api/policy/reload", format!("{cookie}{own}"), 403),
@@ -110,13 +118,13 @@ async fn the_cookie_reads_and_only_our_own_page_changes() {
         ("POST /logout", format!("{cookie}{own}"), 403),
         ("POST /logout", format!("{cookie}{own}{ours}"), 204),
         ("GET /api/status", cookie.clone(), 401),
-        ("GET /api/status", other.cookie.clone(), 200),
+        ("GET /api/status", format!("{}{theirs}", other.cookie), 200),
     ] {
         let reply = served.ask(line, &headers).await;
         assert_eq!(reply.status, status, "{line} {headers} {}", reply.body);
     }
     let foreign = format!(
-        "GET /api/status HTTP/1.1\r\nHost: evil.test:<port>\r\n{}Connection: close\r\n\r\n",
+        "GET /api/status HTTP/1.1\r\nHost: evil.test:<port>\r\n{}{theirs}Connection: close\r\n\r\n",
         other.cookie
     );
     assert_eq!(served.raw(&foreign).await.status, 403);
@@ -163,7 +171,8 @@ async fn signing_in_takes_the_token_or_a_link_and_not_for_ever() {
 #[tokio::test]
 async fn what_is_recorded_is_told_to_who_looks_on() {
     let served = served(MetricsAccess::Open).await;
-    let SignedIn { cookie, .. } = served.sign_in().await;
+    let SignedIn { cookie, word } = served.sign_in().await;
+    let cookie = format!("{cookie}x-outgate-csrf: {word}\r\n");
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     let head = format!("GET /api/events HTTP/1.1\r\nHost: {}\r\n{cookie}\r\n", served.address);
     stream.write_all(head.as_bytes()).await.unwrap();
