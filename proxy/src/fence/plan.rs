@@ -444,7 +444,9 @@ mod tests {
         fs::write(&policy, "[secrets]\nknown = [\"dotenv:.env\", \"file:/token\", \"env:TOKEN\"]").unwrap();
         fs::write(top.join(".env"), "PASSWORD=correct-horse").unwrap();
         let config = Config { data_dir: top.clone(), policy: vec![policy], ..Config::default() };
-        let read = crate::policies::load(&config, &|_| None).unwrap().rules;
+        let read = crate::policies::load(&config, &crate::policies::known::Known::default(), &|_| None)
+            .unwrap()
+            .rules;
         assert_eq!(known_files(&read), [top.join(".env"), PathBuf::from("/token")]);
         let mut plan = Plan::default();
         plan.folder = PathBuf::from("/nowhere");
