@@ -9,8 +9,12 @@ use serde::Serialize;
 
 use crate::decide::Policy;
 use crate::document::Document;
-use crate::rule::{Destination, LimitChanges, Rule};
+use crate::rule::{Destination, LimitChanges, Origin, Rule};
 use crate::verdict::{Action, Class, Mode, UploadLimits};
+
+mod coverage;
+
+use coverage::covers;
 
 /// Which way a change goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -22,6 +26,8 @@ pub enum Effect {
     Tighter,
     /// That depends on the request.
     Depends,
+    /// It is said in other words, and was said before.
+    Moved,
 }
 
 impl Effect {
@@ -31,6 +37,7 @@ impl Effect {
             Effect::Looser => "looser",
             Effect::Tighter => "tighter",
             Effect::Depends => "depends",
+            Effect::Moved => "moved",
         }
     }
 
@@ -38,7 +45,7 @@ impl Effect {
         match self {
             Effect::Looser => Effect::Tighter,
             Effect::Tighter => Effect::Looser,
-            Effect::Depends => Effect::Depends,
+            same @ (Effect::Depends | Effect::Moved) => same,
         }
     }
 }
@@ -152,8 +159,8 @@ impl Changes {
         }
     }
 
-    fn destinations(&mut self, before: &Document, after: &Document) {
-        let (before, after) = (plain(before), plain(after));
+    fn destinations(&mut self, earlier: &Document, later: &Document) {
+        let (before, after) = (plain(earlier), plain(later));
         let all: BTreeSet<&Destination> = before.keys().chain(after.keys()).collect();
         for destination in all {
             let (old, new) = (before.get(destination).copied(), after.get(destination).copied());
@@ -161,6 +168,12 @@ impl Changes {
                 (old, new) if old == new => continue,
                 (Some(old), Some(new)) if new > old => Effect::Tighter,
                 (Some(_), Some(_)) => Effect::Looser,
+                (None, Some(new)) if covers(earlier, &entry(destination, new), &later.catalogue) => {
+                    Effect::Moved
+                }
+                (Some(old), None) if covers(later, &entry(destination, old), &earlier.catalogue) => {
+                    Effect::Moved
+                }
                 (None, Some(new)) => presence(new),
                 (Some(old), None) => presence(old).other_way(),
                 (None, None) => continue,
@@ -170,18 +183,24 @@ impl Changes {
         }
     }
 
-    fn rules(&mut self, before: &Document, after: &Document) {
+    fn rules(&mut self, earlier: &Document, later: &Document) {
         let conditional = |document: &Document| -> BTreeMap<String, Rule> {
             let rules = document.rules.iter().filter(|rule| !is_plain(rule));
             rules.map(|rule| (rule.name.to_string(), rule.clone())).collect()
         };
-        let (before, after) = (conditional(before), conditional(after));
+        let (before, after) = (conditional(earlier), conditional(later));
         let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         for name in all {
             let (old, new) = (before.get(name), after.get(name));
             let effect = match (old, new) {
                 (Some(old), Some(new)) if old.says_the_same(new) => continue,
-                (Some(old), Some(new)) => changed(old, new),
+                (Some(old), Some(new)) => {
+                    let was = covers(earlier, new, &later.catalogue);
+                    let stays = covers(later, old, &earlier.catalogue);
+                    changed_within(old, new, was, stays)
+                }
+                (Some(old), None) if covers(later, old, &earlier.catalogue) => Effect::Moved,
+                (None, Some(new)) if covers(earlier, new, &later.catalogue) => Effect::Moved,
                 (Some(old), None) => rule_presence(old).other_way(),
                 (None, Some(new)) => rule_presence(new),
                 (None, None) => continue,
@@ -256,6 +275,37 @@ fn presence(action: Action) -> Effect {
 
 fn rule_presence(rule: &Rule) -> Effect {
     if rule.observe { Effect::Depends } else { presence(rule.action) }
+}
+
+/// An entry of a list, as a rule.
+fn entry(to: &Destination, action: Action) -> Rule {
+    Rule {
+        name: "".into(),
+        action,
+        to: vec![to.clone()],
+        methods: Vec::new(),
+        paths: Vec::new(),
+        agents: Vec::new(),
+        observe: false,
+        uploads: LimitChanges::default(),
+        wide: true,
+        why: None,
+        listed: true,
+        origin: Origin { file: "".into(), line: 1 },
+    }
+}
+
+/// Which way a rule went, where the earlier policy said all of the new one (`was`) or the later says all of the old one
+/// (`stays`).
+fn changed_within(old: &Rule, new: &Rule, was: bool, stays: bool) -> Effect {
+    let more = if old.action == Action::Allow { Effect::Looser } else { Effect::Tighter };
+    match (was, stays) {
+        _ if old.action != new.action || old.action == Action::Ask => changed(old, new),
+        (true, true) => Effect::Moved,
+        (true, false) => more.other_way(),
+        (false, true) => more,
+        (false, false) => changed(old, new),
+    }
 }
 
 /// Which way a rule went, if all of it went one way.
@@ -450,6 +500,77 @@ mod tests {
             }
             .to_owned();
             assert_eq!(way(&back[0]), turned, "`{after}` to `{before}`: {back:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_said_before_in_other_words_is_moved() {
+        let rule = |name: &str, action: &str, more: &str| {
+            format!("[[rule]]\nname = \"{name}\"\naction = \"{action}\"\n{more}\n")
+        };
+        let reads = "methods = [\"GET\", \"HEAD\"]";
+        for (before, after, expected) in [
+            // A kind, and of it what was used.
+            (
+                "allow = [\"@registries\"]".to_owned(),
+                "allow = [\"@npm\"]".to_owned(),
+                &["moved destination @npm: - > allow", "tighter destination @registries: allow > -"][..],
+            ),
+            (
+                "allow = [\"@npm\"]".to_owned(),
+                "allow = [\"@registries\"]".to_owned(),
+                &["moved destination @npm: allow > -", "looser destination @registries: - > allow"],
+            ),
+            (
+                "allow = [\"*.a.test\", \"@github\"]".to_owned(),
+                "allow = [\"b.a.test\", \"a.test\", \"api.github.com\"]".to_owned(),
+                &[
+                    "looser destination a.test: - > allow",
+                    "moved destination api.github.com: - > allow",
+                    "moved destination b.a.test: - > allow",
+                    "tighter destination *.a.test: allow > -",
+                    "tighter destination @github: allow > -",
+                ],
+            ),
+            // From a list into a rule that only reads.
+            (
+                "allow = [\"a.test\"]".to_owned(),
+                rule("r", "allow", &format!("to = [\"a.test\"]\n{reads}")),
+                &[
+                    "tighter destination a.test: allow > -",
+                    "moved rule r: - > allow a.test methods GET, HEAD",
+                ],
+            ),
+            // A rule under another name.
+            (
+                rule("r", "allow", &format!("to = [\"a.test\"]\n{reads}")),
+                rule("s", "allow", &format!("to = [\"a.test\"]\n{reads}")),
+                &[
+                    "moved rule r: allow a.test methods GET, HEAD > -",
+                    "moved rule s: - > allow a.test methods GET, HEAD",
+                ],
+            ),
+            // Another port is another destination.
+            (
+                "allow = [\"@registries\"]".to_owned(),
+                "allow = [\"@registries\", \"@npm:8443\"]".to_owned(),
+                &["looser destination @npm:8443: - > allow"],
+            ),
+            (
+                "[defaults]\nunknown = \"allow\"".to_owned(),
+                "allow = [\"a.test\"]\n[defaults]\nunknown = \"allow\"".to_owned(),
+                &["moved destination a.test: - > allow"],
+            ),
+            (
+                "deny = [\"*.a.test\"]".to_owned(),
+                "deny = [\"*.a.test\", \"b.a.test:8443\"]".to_owned(),
+                &["moved destination b.a.test:8443: - > deny"],
+            ),
+        ] {
+            let mut told = told(&before, &after);
+            let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
+            (told.sort(), expected.sort());
+            assert_eq!(told, expected, "`{before}` to `{after}`");
         }
     }
 

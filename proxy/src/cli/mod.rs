@@ -44,6 +44,7 @@ use std::process::ExitCode;
 
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::{Flags, LogFormat};
@@ -185,11 +186,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return fence::inside::run(command)
             .map_or_else(|error| refused(&error.to_string(), 2), ExitCode::from);
     }
+    let deny = arguments.windows(2).any(|pair| pair == ["policy", "deny"]);
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version arrive here too; they go to standard output and are no error.
             let _ = error.print();
+            if deny && error.kind() == ErrorKind::InvalidSubcommand {
+                output::note(policy::NO_DENY);
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };

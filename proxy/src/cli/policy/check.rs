@@ -7,6 +7,7 @@ use policy::document::Mistake;
 use serde_json::{Value, json};
 
 use super::files;
+use crate::cli::context::Context;
 use crate::cli::output::{self, Shown, count};
 use crate::cli::{Exit, Failure};
 
@@ -16,23 +17,28 @@ use crate::cli::{Exit, Failure};
     long_about = "\
 Check policy files, all mistakes at once.
 
-The files are checked together, as one policy. Exit code 3 where there is a mistake.",
+The files are checked together, as one policy; where none is named, those of the policy in force are. Exit code 3 \
+where there is a mistake.",
     after_help = "\
 Examples:
-  outgate policy check policy.toml
+  outgate policy check
+  outgate policy check suggested.toml
   outgate policy check policy.toml policy.d/*.toml --json"
 )]
 pub(super) struct Check {
-    /// The files
-    #[arg(required = true, value_name = "FILE")]
+    /// The files [default: the policy in force]
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(arguments: &Check) -> Result<Exit, Failure> {
-    let files = files::read(&arguments.files)?;
+pub(super) fn run(arguments: &Check, context: &Context) -> Result<Exit, Failure> {
+    let files = match &*arguments.files {
+        [] => files::of(&context.config()?)?,
+        named => files::read(named)?,
+    };
     match files::parse(&files) {
         Ok(policy) => {
             let warnings = policy.warnings();

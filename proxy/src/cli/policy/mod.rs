@@ -33,13 +33,19 @@ enum Command {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
     match &arguments.command {
-        Command::Check(arguments) => check::run(arguments),
+        Command::Check(arguments) => check::run(arguments, context),
         Command::Explain(arguments) => explain::run(arguments, context),
         Command::Show(arguments) => show::run(arguments, context),
         Command::Services(arguments) => services::run(arguments, context),
         Command::Suggest(arguments) => suggest::run(arguments, context),
         Command::Replay(arguments) => replay::run(arguments, context),
-        Command::Diff(arguments) => diff::run(arguments),
+        Command::Diff(arguments) => diff::run(arguments, context),
         Command::Allow(arguments) => allow::run(arguments, context),
     }
 }
+
+/// For whoever used `allow` and looks for its opposite. What denies is written by hand: a list that a command only ever
+/// adds to is read by nobody.
+pub(super) const NO_DENY: &str = "\
+tip: what nothing allows is refused. What `policy allow` added is taken back by taking its line out of \
+policy.d/allowed.toml; what a rule allows is refused by an entry of `deny` in policy.toml. Both lie in the data folder.";
