@@ -27,7 +27,7 @@ mod look_up;
 mod policy;
 
 pub use asks::Asks;
-pub use explain::{Explanation, Match};
+pub use explain::{Explanation, Match, Near};
 pub use grants::{Grant, Grants, Holder, Methods, Point};
 pub use look_up::LookUp;
 
@@ -141,13 +141,19 @@ struct Ruling {
 impl Policy {
     /// Calls `found` with every rule that matches, some of them more than once.
     fn each_match(&self, request: &Request<'_>, place: &Classified<'_>, mut found: impl FnMut(u32, &Rule)) {
-        self.index.each(&request.target.host, place, |entry, reading| {
+        self.each_about(request.target, place, |id, rule| {
+            if rule.matches(request) {
+                found(id, rule);
+            }
+        });
+    }
+
+    /// Calls `found` with every rule about the destination, whatever else it asks of a request.
+    fn each_about(&self, target: &Target, place: &Classified<'_>, mut found: impl FnMut(u32, &Rule)) {
+        self.index.each(&target.host, place, |entry, reading| {
             let rule = self.rule(entry.id);
             let stops = rule.action != Action::Allow;
-            if (reading == Reading::Plain || stops)
-                && entry.ports.contain(request.target, place.service)
-                && rule.matches(request)
-            {
+            if (reading == Reading::Plain || stops) && entry.ports.contain(target, place.service) {
                 found(entry.id, rule);
             }
         });

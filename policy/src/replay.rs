@@ -206,7 +206,8 @@ impl<'p> Replay<'p> {
         let dialled = seen.upstream.filter(|_| self.addresses).map(|at| (at.ip(), at.port()));
         match literal.or(dialled) {
             Some((ip, port)) if self.policy.addresses().judge(ip, port).is_err() => Ok(Judged::Forbidden),
-            None if seen.reason == Reason::AddressForbidden => Err(Lack::Address),
+            // On record is the one that was refused; the name may have had others.
+            _ if literal.is_none() && seen.reason == Reason::AddressForbidden => Err(Lack::Address),
             _ => Ok(Judged::Fine),
         }
     }

@@ -83,6 +83,28 @@ impl Rule {
             && self.agents == other.agents
     }
 
+    /// What keeps it from being about a request to one of its destinations.
+    pub(crate) fn but(&self, request: &Request<'_>) -> String {
+        let listed = |items: Vec<String>| items.join(", ");
+        let mut words = Vec::new();
+        if !self.matches_method(request.method) {
+            let methods = listed(self.methods.iter().map(ToString::to_string).collect());
+            words.push(format!("{methods}, not {}", request.method));
+        }
+        if !self.matches_path(request.path) {
+            let paths = listed(self.paths.iter().map(ToString::to_string).collect());
+            words.push(format!(
+                "{paths}, not {}",
+                request.path.map_or("one that is not seen", RequestPath::as_str)
+            ));
+        }
+        if !self.matches_agent(request.agent) {
+            let agents = listed(self.agents.iter().map(|agent| agent.as_str().to_owned()).collect());
+            words.push(format!("agents {agents}, not {}", request.agent));
+        }
+        words.join("; ")
+    }
+
     fn matches_method(&self, method: &str) -> bool {
         let stops = self.action != Action::Allow;
         self.methods.is_empty()

@@ -18,13 +18,14 @@ use crate::request::Kind as Exchange;
 use crate::rule::Destination;
 use crate::target::Host;
 use crate::verdict::{Action, Class, Reason};
+use crate::view::PROBED_HOST;
 
 mod print;
 mod shape;
 mod sieve;
 mod traffic;
 
-pub use sieve::Why;
+pub use sieve::{Why, warning};
 
 use traffic::Traffic;
 
@@ -159,6 +160,9 @@ impl<'p> Suggester<'p> {
         if seen.kind == Exchange::Dns && seen.action != Action::Deny {
             return;
         }
+        if seen.host.as_deref() == Some(PROBED_HOST) {
+            return;
+        }
         self.all.add(seen);
         let place = seen.target().map(|target| Place::of(target.host, target.port, target.scheme));
         if let Some((what, why)) = sieve::left_out(self.policy.catalogue(), seen) {
@@ -198,7 +202,12 @@ impl<'p> Suggester<'p> {
             words: why.words(),
             evidence: omission.tally.evidence(),
         };
-        let mut left_out: Vec<LeftOut> = self.left_out.iter().map(told).collect();
+        // A name that was found at other times is one.
+        let exists = |(what, why): &(String, Why)| {
+            *why != Why::NoSuchName || !self.wanted.keys().any(|place| place.host.as_str() == *what)
+        };
+        let left_out = self.left_out.iter().filter(|(key, _)| exists(key));
+        let mut left_out: Vec<LeftOut> = left_out.map(told).collect();
         left_out.sort_by_key(|left| std::cmp::Reverse(left.evidence.requests));
         let refused = self.refused.iter().map(|(place, tally)| LeftOut {
             what: place.entry().to_string(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use crate::address::{AddressClass, AddressEntry, AddressRules};
 use crate::chain::Hash;
 use crate::identity::{AgentName, SessionId};
 use crate::record::{BodyExcerpt, Decision, Finding, Outcome, OutcomeKind, Timing};
@@ -61,6 +62,9 @@ pub struct DecisionView {
     pub outcome_seq: Option<u64>,
     pub outcome_hash: Option<String>,
 }
+
+/// What `outgate doctor` asks for, to be refused: a host that no policy allows and no server resolves (RFC 2606).
+pub const PROBED_HOST: &str = "doctor.outgate.invalid";
 
 /// A record with its place in the chain.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,7 +150,16 @@ impl DecisionView {
 
     /// The command that would allow it, where one would.
     pub fn allow_line(&self) -> Option<String> {
-        let helps = match self.reason {
+        self.allow_line_for(self.reason)
+    }
+
+    /// As [`DecisionView::allow_line`], for what enforcing would have stopped.
+    pub fn would_allow_line(&self) -> Option<String> {
+        self.allow_line_for(self.would_reason?)
+    }
+
+    fn allow_line_for(&self, reason: Reason) -> Option<String> {
+        let helps = match reason {
             // Inside a fence nobody serves other ports, whatever the policy says.
             Reason::PortRefused => self.kind != Kind::Tcp,
             Reason::UnknownDestination | Reason::DeniedByDefault => true,
@@ -155,6 +168,23 @@ impl DecisionView {
         // People paste this into a shell: a host that is none, for one that was redacted, must not get there.
         let host = self.host.as_ref().is_some_and(|host| Host::parse(host.as_str().as_bytes()).is_ok());
         (helps && host).then(|| format!("outgate policy allow {}", self.destination()))
+    }
+
+    /// Whether it is a probe of `outgate doctor`, of which nothing left: on record, and of no interest to people.
+    pub fn is_probe(&self) -> bool {
+        self.host.as_ref().is_some_and(|host| host.as_str() == PROBED_HOST)
+            && self.request_bytes.is_none_or(|bytes| bytes == 0)
+    }
+
+    /// What would let its address be dialled, as it stands in a policy, where that is what it lacks.
+    pub fn address_line(&self) -> Option<String> {
+        let address = self.upstream.filter(|_| self.reason == Reason::AddressForbidden)?;
+        let entry = address.ip().to_string();
+        let named = AddressRules::new(vec![AddressEntry::parse(&entry).ok()?]);
+        // Nobody is to be talked into handing out the credentials of a cloud machine.
+        let helps = AddressClass::of(address.ip()) != AddressClass::Metadata
+            && named.judge(address.ip(), address.port()).is_ok();
+        helps.then(|| format!("[addresses] allow = [\"{entry}\"]"))
     }
 
     fn end(&mut self, outcome: Linked<Outcome>) {

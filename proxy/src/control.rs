@@ -92,8 +92,9 @@ impl admin::Control for Control {
             observe: false,
         };
         let rules = &self.gateway.policy().rules;
-        let explanation =
+        let mut explanation =
             rules.explain(&request, &Usage::default(), &self.gateway.hold.grants(), clock::now());
+        explanation.judge_address(&target, rules.addresses());
         let mut told = serde_json::to_value(&explanation).map_err(|error| error.to_string())?;
         told["policy"] = rules.digest().as_ref().into();
         told["allow"] = explanation.allow_with.map(|with| format!("outgate policy allow {with}")).into();

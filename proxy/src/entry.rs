@@ -45,6 +45,8 @@ struct State {
     model: Option<Redacted>,
     status: Option<u16>,
     upstream: Option<SocketAddr>,
+    /// The address that was judged and not dialled.
+    refused: Option<SocketAddr>,
     timing: Timing,
     /// The request's body is still on its way.
     uploading: bool,
@@ -105,6 +107,11 @@ impl Progress {
         let mut state = self.lock();
         state.upstream = Some(address);
         state.timing.connect = connect_ms;
+    }
+
+    /// Sets the address that was judged and may not be dialled: whoever wants it allowed has to know it.
+    pub fn refused_address(&self, address: SocketAddr) {
+        self.lock().refused = Some(address);
     }
 
     /// Whether a connection upstream was had.
@@ -255,7 +262,7 @@ impl Entry {
             status: state.status,
             request_bytes: sent,
             response_bytes: self.progress.received.load(Ordering::Relaxed),
-            upstream: state.upstream,
+            upstream: state.upstream.or(state.refused),
             ms: timing,
             findings: std::mem::take(&mut state.findings),
             body: state.excerpt.take(),

@@ -1,5 +1,7 @@
 //! Refusals and failures as responses: the only place that chooses a status code.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -35,6 +37,8 @@ pub struct Refusal {
     pub class: Class,
     /// The rule that decided.
     pub rule: Option<String>,
+    /// The address that may not be dialled: for the record, not for whoever asked.
+    pub address: Option<SocketAddr>,
 }
 
 /// What is malformed about a malformed request.
@@ -79,6 +83,7 @@ impl Refusal {
             destination: None,
             class: Class::Unknown,
             rule: None,
+            address: None,
         }
     }
 

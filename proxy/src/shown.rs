@@ -41,6 +41,16 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// How much was sent of how much may be. What was stopped at its limit has not said how much it would have been.
+pub(crate) fn over_limit(count: u64, limit: u64) -> String {
+    let (sent, limit) = (bytes(count), bytes(limit));
+    if sent == limit {
+        format!("more than the limit of {limit}")
+    } else {
+        format!("{sent} over the limit of {limit}")
+    }
+}
+
 /// One thing or several: `1 request`, `2 requests`.
 pub(crate) fn count(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -67,6 +77,12 @@ mod tests {
         ] {
             assert_eq!(Shown(given).to_string(), shown);
         }
+    }
+
+    #[test]
+    fn what_was_stopped_at_its_limit_is_not_said_to_be_as_large() {
+        assert_eq!(over_limit(3 << 20, 1 << 20), "3.0 MiB over the limit of 1.0 MiB");
+        assert_eq!(over_limit((1 << 20) + 7, 1 << 20), "more than the limit of 1.0 MiB");
     }
 
     #[test]

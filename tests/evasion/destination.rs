@@ -170,7 +170,13 @@ async fn dst_04_the_metadata_address_is_not_dialled_though_a_rule_names_it() {
     let answer =
         world.send(Way::Absolute, &Request::get("169.254.169.254", "/latest/meta-data/").port(80)).await;
     assert_eq!((answer.status, answer.reason()), (403, Some("address_forbidden")), "{answer:?}");
-    world.gate.only_decision().await.is("deny", "address_forbidden");
+    let row = world.gate.only_decision().await;
+    row.is("deny", "address_forbidden");
+    assert_eq!(
+        row.text("upstream"),
+        "169.254.169.254:80",
+        "whoever reads the record learns which address it was"
+    );
     world.finish().await;
 }
 

@@ -116,6 +116,22 @@ fn each_record_is_held_against_the_candidate() {
             "same",
         ),
         (allow, with(&denied, json!({"reason": "address_forbidden", "decided": "allow"})), "Address"),
+        (
+            allow,
+            with(
+                &denied,
+                json!({"reason": "address_forbidden", "decided": "allow", "upstream": "10.0.0.1:443"}),
+            ),
+            "same",
+        ),
+        (
+            "allow = [\"docs.test\"]\naddresses = { allow = [\"10.0.0.0/8\"] }",
+            with(
+                &denied,
+                json!({"reason": "address_forbidden", "decided": "allow", "upstream": "10.0.0.1:443"}),
+            ),
+            "Address",
+        ),
         // Answers.
         (
             "ask = [\"docs.test\"]",

@@ -112,6 +112,9 @@ impl Builder {
 
     /// One decision.
     pub fn add(&mut self, view: &DecisionView) {
+        if view.is_probe() {
+            return;
+        }
         let seen = Seen::of(view);
         self.reach(view, seen.time);
         self.total(view, seen.amount);

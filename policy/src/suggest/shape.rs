@@ -192,7 +192,10 @@ fn risks(of: &Suggester<'_>, cover: &Cover<'_>) -> Vec<String> {
         .map(|(_, omission)| omission.tally.requests)
         .sum();
     if sieved > 0 {
-        risks.push(format!("{sieved} more requests to it are left out, see below"));
+        risks.push(match sieved {
+            1 => "1 more request to it is left out, see below".to_owned(),
+            _ => format!("{sieved} more requests to it are left out, see below"),
+        });
     }
     risks
 }

@@ -81,7 +81,8 @@ impl Why {
                 "a tunnel or request inspector: leads to a machine of the caller's choice".to_owned()
             }
             Why::Risky(Risk::FileDrop) => "a file drop: takes files from anyone".to_owned(),
-            Why::Risky(Risk::UserContent) | Why::SharedHosting => {
+            Why::Risky(Risk::UserContent) => "shared hosting: carries pages and functions of strangers".to_owned(),
+            Why::SharedHosting => {
                 "shared hosting, and data was sent: the name may be a stranger's".to_owned()
             }
             Why::EncodedName => "its name looks like encoded data".to_owned(),
@@ -122,6 +123,16 @@ pub(super) fn left_out(catalogue: &Catalogue, seen: &Observed) -> Option<(String
     Some((what.to_owned(), why))
 }
 
+/// What whoever allows a host should know: the same that keeps it out of a suggestion, and pages of strangers.
+pub fn warning(catalogue: &Catalogue, host: &Host) -> Option<Why> {
+    match catalogue.risk(host) {
+        Some(risk) => Some(Why::Risky(risk)),
+        // Whoever names an address knows that it is one.
+        None if host.ip().is_some() => None,
+        None => by_spelling(catalogue, host, 443, None),
+    }
+}
+
 /// What is wrong with the destination itself.
 fn by_name(catalogue: &Catalogue, host: &Host, seen: &Observed) -> Option<Why> {
     if host.ip().is_some() {
@@ -131,8 +142,13 @@ fn by_name(catalogue: &Catalogue, host: &Host, seen: &Observed) -> Option<Why> {
         Some(risk @ (Risk::Paste | Risk::Tunnel | Risk::FileDrop)) => return Some(Why::Risky(risk)),
         Some(Risk::UserContent) | None => {}
     }
-    let known = catalogue.classify(host, seen.port.unwrap_or(0)).class != Class::Unknown;
-    let like = seen.findings.iter().find_map(|finding| match finding {
+    by_spelling(catalogue, host, seen.port.unwrap_or(0), Some(seen))
+}
+
+fn by_spelling(catalogue: &Catalogue, host: &Host, port: u16, seen: Option<&Observed>) -> Option<Why> {
+    let known = catalogue.classify(host, port).class != Class::Unknown;
+    let mut findings = seen.into_iter().flat_map(|seen| &seen.findings);
+    let like = findings.find_map(|finding| match finding {
         Finding::LookalikeDomain { of } => Some(Arc::clone(of)),
         _ => None,
     });

@@ -237,7 +237,7 @@ fn every_line_has_its_evidence_and_what_to_mind() {
     assert!(line.evidence.first < line.evidence.last);
     assert_eq!(
         line.risks,
-        ["not in the catalogue", "in clear text", "1 more requests to it are left out, see below"]
+        ["not in the catalogue", "in clear text", "1 more request to it is left out, see below"]
     );
     for words in [
         "  # 2 requests, 2.9 KiB sent, 1 session by claude, codex, 2026-11-18 to 2026-11-20\n",
@@ -314,4 +314,46 @@ fn of_a_days_traffic_the_wanted_is_allowed_and_the_planted_is_not() {
             suggestion.text
         );
     }
+}
+
+#[test]
+fn whoever_allows_a_host_is_told_what_would_have_kept_it_out() {
+    for (host, expected) in [
+        ("gihtub.com", Some("it looks like github.com and is not")),
+        ("pastebin.com", Some("a paste service: shows what anyone posts to anyone")),
+        (
+            "abc.ngrok-free.app",
+            Some("a tunnel or request inspector: leads to a machine of the caller's choice"),
+        ),
+        ("collect.pages.dev", Some("shared hosting: carries pages and functions of strangers")),
+        ("mfrggzdfmztwq2lknnwg23tpobyxe43uov3ho6dz.drip.test", Some("its name looks like encoded data")),
+        ("github.com", None),
+        ("docs.rs", None),
+        ("evil.example", None),
+        ("10.1.2.3", None),
+    ] {
+        let why = warning(Catalogue::builtin(), &host.parse().unwrap());
+        assert_eq!(why.map(|why| why.words()).as_deref(), expected, "{host}");
+    }
+}
+
+#[test]
+fn a_name_that_was_found_at_other_times_is_not_said_to_be_none() {
+    let failed = json!({"action": "allow", "reason": "name_not_found", "outcome": "failed"});
+    let seen = [
+        request("GET https://docs.one.test/x", &json!({})),
+        request("GET https://docs.one.test/x", &failed),
+        request("GET https://gone.test/x", &failed),
+    ];
+    let suggestion = suggested(STARTER, &seen);
+    let left: Vec<&str> = suggestion.left_out.iter().map(|left| &*left.what).collect();
+    assert_eq!((entries(&suggestion), left), (vec!["docs.one.test GET,HEAD".to_owned()], vec!["gone.test"]));
+}
+
+#[test]
+fn probes_of_doctor_are_not_told_of() {
+    let refused =
+        json!({"action": "deny", "reason": "unknown_destination", "would": null, "would_reason": null});
+    let suggestion = suggested(STARTER, &[request("GET https://doctor.outgate.invalid/", &refused)]);
+    assert_eq!((suggestion.refused, suggestion.left_out, suggestion.evidence.requests), (vec![], vec![], 0));
 }

@@ -6,7 +6,7 @@ use policy::verdict::{Action, Reason};
 
 use super::{Alert, Waiting};
 use crate::config::{AlertKind, Word as _};
-use crate::shown::bytes;
+use crate::shown::over_limit;
 
 /// The alert of an exchange that has ended, where it is worth one. `new` says that its domain was not seen before.
 pub(super) fn exchange(decision: &Decision, outcome: &Outcome, new: bool) -> Option<Alert> {
@@ -67,9 +67,7 @@ fn ending(outcome: &Outcome) -> String {
 fn words(finding: &Finding) -> Option<String> {
     match finding {
         Finding::Secret { detector, place, .. } => Some(format!("a secret, {detector} in {place}")),
-        Finding::LargeUpload { bytes: sent, limit, .. } => {
-            Some(format!("{} over the limit of {}", bytes(*sent), bytes(*limit)))
-        }
+        Finding::LargeUpload { bytes: sent, limit, .. } => Some(over_limit(*sent, *limit)),
         Finding::LookalikeDomain { of } => Some(format!("it looks like {of}")),
         _ => None,
     }

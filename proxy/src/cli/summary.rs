@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use policy::record::Finding;
+use owo_colors::OwoColorize as _;
+use policy::catalogue::Catalogue;
+use policy::record::{Finding, OutcomeKind};
 use policy::request::Kind;
-use policy::verdict::{Action, Reason};
+use policy::suggest;
+use policy::verdict::{Action, Class, Reason};
 use policy::view::DecisionView;
 
 use super::output::{Shown, bold, bytes, count};
@@ -18,7 +21,8 @@ const NAMED: usize = 6;
 pub(crate) struct Summary {
     reached: BTreeMap<String, u64>,
     denied: BTreeMap<(String, Reason), Denied>,
-    would: u64,
+    failed: BTreeMap<(String, Reason), u64>,
+    would: BTreeMap<(String, Reason), Denied>,
     sent: BTreeMap<String, u64>,
     secrets: BTreeMap<(String, String, bool), u64>,
 }
@@ -29,6 +33,8 @@ struct Denied {
     times: u64,
     allow: Option<String>,
     rule: Option<String>,
+    /// What whoever allows it should know.
+    mind: Option<String>,
 }
 
 impl Summary {
@@ -38,7 +44,11 @@ impl Summary {
         if let Some(sent) = view.request_bytes.filter(|sent| *sent > 0) {
             *self.sent.entry(host.clone()).or_default() += sent;
         }
-        self.would += u64::from(view.would.is_some_and(|would| would != Action::Allow));
+        let would = view.would.filter(|would| *would != Action::Allow).and(view.would_reason);
+        if let Some(reason) = would {
+            let would = self.would.entry((host.clone(), reason)).or_default();
+            would.add(view, view.would_allow_line());
+        }
         for finding in &view.findings {
             if let Finding::Secret { detector, .. } = finding {
                 let stopped = view.action == Action::Deny;
@@ -48,12 +58,13 @@ impl Summary {
         match view.action {
             // A name that nothing connected to.
             Action::Allow if view.kind == Kind::Dns => {}
+            Action::Allow if view.outcome == Some(OutcomeKind::Failed) => {
+                *self.failed.entry((host, view.reason)).or_default() += 1;
+            }
             Action::Allow => *self.reached.entry(host).or_default() += 1,
             Action::Ask | Action::Deny => {
                 let denied = self.denied.entry((host, view.reason)).or_default();
-                denied.times += 1;
-                denied.allow = view.allow_line();
-                denied.rule = view.rule.as_ref().map(|rule| rule.as_str().to_owned());
+                denied.add(view, view.allow_line().or_else(|| view.address_line()));
             }
         }
     }
@@ -65,19 +76,21 @@ impl Summary {
             // Writing to a string does not fail.
             let _ = writeln!(text, "  {} {rest}", bold(&format!("{name:<8}")));
         };
-        if self.reached.is_empty() && self.denied.is_empty() {
+        if self.reached.is_empty() && self.failed.is_empty() && self.denied.is_empty() {
             line("reached", "nothing: no request came to the gateway");
         }
         if !self.reached.is_empty() {
             let requests = count(self.reached.values().sum(), "request");
             line("reached", &format!("{requests}: {}", most(&self.reached, |times| format!("{times}×"))));
         }
-        for ((host, reason), denied) in &self.denied {
-            line("denied", &format!("{} {}×, {reason}{}", Shown(host), denied.times, denied.hint()));
+        for ((host, reason), times) in &self.failed {
+            line("failed", &format!("{} {times}×, {reason}", Shown(host)));
         }
-        if self.would > 0 {
-            let requests = count(self.would, "request");
-            line("observed", &format!("{requests} that enforcing would have stopped"));
+        refusals(&mut line, "denied", &self.denied);
+        if !self.would.is_empty() {
+            let requests = count(self.would.values().map(|would| would.times).sum(), "request");
+            line("observed", &format!("{requests} that enforcing would have stopped:"));
+            refusals(&mut line, "", &self.would);
         }
         if !self.sent.is_empty() {
             let all = bytes(self.sent.values().sum());
@@ -92,7 +105,35 @@ impl Summary {
     }
 }
 
+/// A line for each kind of refusal, and what to mind before it is allowed.
+fn refusals(line: &mut impl FnMut(&str, &str), name: &str, refusals: &BTreeMap<(String, Reason), Denied>) {
+    for ((host, reason), denied) in refusals {
+        line(name, &format!("{} {}×, {reason}{}", Shown(host), denied.times, denied.hint()));
+        if let Some(mind) = &denied.mind {
+            line("", &format!("mind: {}", mind.yellow()));
+        }
+    }
+}
+
+/// What whoever allows the host should know of it.
+fn warning(view: &DecisionView) -> Option<String> {
+    let host = view.host.as_ref().and_then(|host| host.as_str().parse().ok())?;
+    // What the policy names as a service of its own is no imitation.
+    let why = suggest::warning(Catalogue::builtin(), &host).filter(|_| view.class == Class::Unknown)?;
+    Some(why.words())
+}
+
 impl Denied {
+    /// One more, with the line that would allow it.
+    fn add(&mut self, view: &DecisionView, allow: Option<String>) {
+        self.times += 1;
+        self.mind = allow.as_ref().and_then(|_| warning(view));
+        self.allow = allow;
+        // The rule that allowed a name has nothing to do with where the name leads.
+        let rule = view.rule.as_ref().filter(|_| view.reason != Reason::AddressForbidden);
+        self.rule = rule.map(|rule| rule.as_str().to_owned());
+    }
+
     fn hint(&self) -> String {
         match (&self.allow, &self.rule) {
             (Some(allow), _) => format!("; to allow it: {}", Shown(allow)),
@@ -157,7 +198,7 @@ pub(crate) mod tests {
         let secret = json!({"host": "paste.example", "reason": "secret_found", "rule": "allow \"paste.example\"",
             "findings": [{"kind": "secret", "detector": "aws-access-key", "count": 1, "where": "body", "key": "hmac:0"}]});
         let observed = json!({"host": "new.example", "action": "allow", "reason": "allowed_by_observe",
-            "would": "deny", "would_reason": "denied_by_rule", "outcome": "completed", "request_bytes": 100});
+            "would": "deny", "would_reason": "unknown_destination", "outcome": "completed", "request_bytes": 100});
         let text =
             lines(&[allowed.clone(), allowed, json!({}), json!({}), json!({"port": 8443}), secret, observed]);
         let expected = "  \
@@ -165,7 +206,8 @@ pub(crate) mod tests {
   denied   evil.example 2×, unknown_destination; to allow it: outgate policy allow evil.example
   denied   evil.example:8443 1×, unknown_destination; to allow it: outgate policy allow evil.example:8443
   denied   paste.example 1×, secret_found by `allow \"paste.example\"`
-  observed 1 request that enforcing would have stopped
+  observed 1 request that enforcing would have stopped:
+           new.example 1×, unknown_destination; to allow it: outgate policy allow new.example
   sent     4.1 KiB: api.anthropic.com 4.0 KiB, new.example 100 B
   secret   aws-access-key on the way to paste.example 1×, stopped
 ";
@@ -185,6 +227,38 @@ pub(crate) mod tests {
   denied   evil.example:5432 1×, port_refused
 ";
         assert_eq!(lines(&[name, looked_up, port]), expected);
+    }
+
+    #[test]
+    fn a_line_that_would_allow_says_what_to_mind() {
+        for (host, mind) in [
+            ("gihtub.com", "mind: it looks like github.com and is not\n"),
+            ("pastebin.com", "mind: a paste service: shows what anyone posts to anyone\n"),
+        ] {
+            let expected = format!(
+                "  denied   {host} 1×, unknown_destination; to allow it: outgate policy allow {host}\n           {mind}"
+            );
+            assert_eq!(lines(&[json!({"host": host})]), expected);
+        }
+        // Nothing is to be minded of what a service of the policy is.
+        assert!(
+            !lines(&[json!({"host": "gihtub.com", "class": "tool", "reason": "denied_by_default"})])
+                .contains("mind")
+        );
+    }
+
+    #[test]
+    fn an_address_that_may_not_be_dialled_is_told_with_the_line_that_would_allow_it() {
+        let refused = json!({"host": "mirror.example", "reason": "address_forbidden", "rule": "allow \"@registries\"",
+            "upstream": "203.0.113.80:443"});
+        let expected = "  denied   mirror.example 1×, address_forbidden; to allow it: [addresses] allow = [\"203.0.113.80\"]\n";
+        assert_eq!(lines(&[refused]), expected);
+    }
+
+    #[test]
+    fn what_failed_was_not_reached() {
+        let failed = json!({"action": "allow", "reason": "name_not_found", "outcome": "failed", "host": "gone.example"});
+        assert_eq!(lines(&[failed.clone(), failed]), "  failed   gone.example 2×, name_not_found\n");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is not let through: the words for it, its row, the answer, and what is done with the rest of the request.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,12 @@ use http::{Request, Response, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use policy::catalogue::Catalogue;
 use policy::record::OutcomeKind;
 use policy::request::Kind;
+use policy::suggest;
 use policy::target::Target;
-use policy::verdict::{Action, Denial, Judgement, Reason};
+use policy::verdict::{Action, Class, Denial, Judgement, Reason};
 use ulid::Ulid;
 
 use super::subject::{Subject, decision};
@@ -143,7 +146,7 @@ pub struct Stopped {
 impl Stopped {
     /// What was decided and recorded, and cannot be carried out.
     pub fn failed(entry: Entry, refusal: Refusal, subject: Subject) -> Stopped {
-        entry.progress().stop(refusal.reason, refusal.what.clone());
+        note_stop(&entry, &refusal);
         let failed = crate::entry::is_failure(refusal.reason);
         let outcome = if failed { OutcomeKind::Failed } else { OutcomeKind::Completed };
         Stopped { entry: Some(entry), refusal, outcome, subject, close: false }
@@ -167,10 +170,17 @@ impl Stopped {
 
 /// Ends an exchange that has no response of its destination.
 pub(super) fn fail(entry: Entry, refusal: &Refusal, audience: Audience) -> Response<ReplyBody> {
-    entry.progress().stop(refusal.reason, refusal.what.clone());
+    note_stop(&entry, refusal);
     let failed = crate::entry::is_failure(refusal.reason);
     let kind = if failed { OutcomeKind::Failed } else { OutcomeKind::Completed };
     answer_refusal(entry, refusal, kind, audience, false)
+}
+
+fn note_stop(entry: &Entry, refusal: &Refusal) {
+    entry.progress().stop(refusal.reason, refusal.what.clone());
+    if let Some(address) = refusal.address {
+        entry.progress().refused_address(address);
+    }
 }
 
 pub(super) fn answer_refusal(
@@ -253,6 +263,10 @@ pub(super) fn denied(denial: &Denial, target: &Target) -> Refusal {
         Reason::UploadWindowExceeded => format!("more was sent to {host} lately than the policy allows"),
         _ => format!("{host} is a known {} that the policy does not allow", judgement.class.as_str()),
     };
+    // Whoever is handed a line that allows it should know what it allows.
+    let unknown = judgement.class == Class::Unknown && denial.allow_with.is_some();
+    let mind = suggest::warning(Catalogue::builtin(), host).filter(|_| unknown);
+    let what = mind.map_or(what.clone(), |mind| format!("{what} (mind: {})", mind.words()));
     Refusal { allow_with: denial.allow_with.clone(), ..judged(judgement, target, what) }
 }
 
@@ -287,6 +301,10 @@ fn judged(judgement: &Judgement, target: &Target, what: String) -> Refusal {
 /// A dialler's error in words for the client. Addresses inside are not told.
 pub fn dial_refusal(error: &DialError, target: &Target) -> Refusal {
     let host = &target.host;
+    let address = match error {
+        DialError::Forbidden { address, .. } => Some(SocketAddr::new(*address, target.port)),
+        _ => None,
+    };
     let (reason, what) = match error {
         DialError::Forbidden { class, .. } => (
             Reason::AddressForbidden,
@@ -310,5 +328,5 @@ pub fn dial_refusal(error: &DialError, target: &Target) -> Refusal {
             (Reason::UpstreamTimeout, format!("{host} did not accept a connection in time"))
         }
     };
-    Refusal::plain(reason, what)
+    Refusal { address, ..Refusal::plain(reason, what) }
 }

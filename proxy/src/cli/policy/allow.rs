@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use policy::catalogue::{Catalogue, Risk};
+use owo_colors::OwoColorize as _;
+use policy::catalogue::Catalogue;
 use policy::decide::Policy;
 use policy::rule::Destination;
+use policy::suggest;
 use policy::target::{Host, Target};
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -52,28 +54,25 @@ pub(super) fn run(arguments: &Allow, context: &Context) -> Result<Exit, Failure>
             let file = config.data_dir.join("policy.d").join("allowed.toml");
             output::json(&json!({ "allowed": text, "file": file, "changed": changed.is_some() }))?;
         }
-        (false, Some(file)) => output::line(format_args!("allowed {text} in {}", file.display()))?,
+        (false, Some(file)) => {
+            output::line(format_args!("allowed {text} in {}", file.display()))?;
+            output::note("to take it back, take its line out of that file");
+        }
         (false, None) => output::line(format_args!("{text} is allowed already"))?,
     }
     if changed.is_some() {
         put_in_force(&config);
     }
-    warn_of_risk(text);
     Ok(Exit::Done)
 }
 
-/// Some hosts are known ways out for data, whoever allows them.
-fn warn_of_risk(text: &str) {
+/// What a person should know of a host before it is allowed, whoever allows it.
+fn warn_of(text: &str) {
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_start_matches("*.");
-    let risk = host.parse::<Host>().ok().and_then(|host| Catalogue::builtin().risk(&host));
-    let danger = match risk {
-        None => return,
-        Some(Risk::Paste) => "shows what anyone posts to anyone",
-        Some(Risk::Tunnel) => "leads to a machine of the caller's choice",
-        Some(Risk::FileDrop) => "takes files from anyone",
-        Some(Risk::UserContent) => "carries pages and functions of strangers",
-    };
-    output::note(format_args!("mind that {} {danger}: data can leave that way", Shown(host)));
+    let Ok(host) = host.parse::<Host>() else { return };
+    if let Some(why) = suggest::warning(Catalogue::builtin(), &host) {
+        output::note(format_args!("{} {}: {}", "mind".yellow(), Shown(host.as_str()), why.words()));
+    }
 }
 
 /// Tells a gateway that runs at once; it would find out by itself within two seconds.
@@ -111,6 +110,7 @@ fn add(config: &Config, text: &str, destination: &Destination) -> Result<Option<
     for probe in added::probes(&addition.after, destination) {
         note_forbidden_address(&addition.after, &probe);
     }
+    warn_of(text);
     addition.write().map_err(Failure::Failed)?;
     Ok(Some(addition.file))
 }

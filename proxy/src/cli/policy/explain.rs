@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use owo_colors::OwoColorize;
-use policy::decide::{Explanation, Grants};
+use policy::catalogue::Catalogue;
+use policy::decide::{Explanation, Grants, Near};
 use policy::identity::AgentName;
 use policy::request::{Kind, Request};
+use policy::suggest;
+use policy::target::Host;
 use policy::usage::Usage;
+use policy::verdict::Action;
 
 use super::files;
 use crate::asked;
@@ -47,6 +51,7 @@ pub(super) struct Explain {
 }
 
 pub(super) fn run(arguments: &Explain, context: &Context) -> Result<Exit, Failure> {
+    let method = method(&arguments.method)?;
     let (target, path) = asked::read_url(&arguments.url).map_err(Failure::Usage)?;
     let policy = files::in_force(&context.config()?)?.0;
     let agent = arguments.agent.clone().unwrap_or_else(AgentName::anonymous);
@@ -54,33 +59,67 @@ pub(super) fn run(arguments: &Explain, context: &Context) -> Result<Exit, Failur
         agent: &agent,
         kind: Kind::Http,
         target: &target,
-        method: &arguments.method,
+        method,
         path: Some(&path),
         upload: arguments.bytes,
         observe: false,
     };
     let now = jiff::Timestamp::now().as_microsecond();
-    let explanation = policy.explain(&request, &Usage::default(), &Grants::none(), now);
-    match arguments.json {
-        true => output::json(&explanation)?,
-        false => print(&explanation)?,
+    let mut explanation = policy.explain(&request, &Usage::default(), &Grants::none(), now);
+    let address = explanation.judge_address(&target, policy.addresses());
+    if arguments.json {
+        output::json(&explanation)?;
+        return Ok(Exit::Done);
     }
+    print(&explanation)?;
+    if let Some(class) = address {
+        let words = format!("{class}: dialled only if `allow` under [addresses] names it, too");
+        output::line(format_args!("  {:<10}{words}", "address"))?;
+    }
+    advise(&explanation, policy.catalogue(), &target.host)?;
     Ok(Exit::Done)
 }
 
+/// Methods are told apart by case (RFC 9110, section 9.1): a rule about `GET` says nothing of `get`.
+fn method(text: &str) -> Result<&str, Failure> {
+    let right = text.to_ascii_uppercase();
+    if text != right {
+        return Err(Failure::Usage(format!("`--method {}`: write `{}`", Shown(text), Shown(&right))));
+    }
+    Ok(text)
+}
+
+/// Rules that come near, what to mind, and the line that would allow it.
+fn advise(explanation: &Explanation, catalogue: &Catalogue, host: &Host) -> Result<(), Failure> {
+    let line = |name: &str, value: &str| output::line(format_args!("  {name:<10}{}", Shown(value)));
+    for Near { rule, action, file, line: at, but } in &explanation.near {
+        let does = match action {
+            Action::Allow => "allows",
+            Action::Ask => "asks about",
+            Action::Deny => "denies",
+        };
+        line("near", &format!("`{rule}` ({file}:{at}) {does} {but}"))?;
+    }
+    if let Some(why) = suggest::warning(catalogue, host) {
+        output::line(format_args!("  {:<10}{}", "mind", why.words().yellow()))?;
+    }
+    let Some(allow) = &explanation.allow_with else { return Ok(()) };
+    match explanation.near.iter().find(|near| near.action == Action::Allow) {
+        // Whoever wrote that rule wanted less than everything.
+        Some(near) => {
+            line(
+                "to allow",
+                &format!("add it to `{}`, or all methods and paths, for every agent:", near.rule),
+            )?;
+            line("", &format!("outgate policy allow {allow}"))
+        }
+        None => line("to allow", &format!("outgate policy allow {allow}")),
+    }
+}
+
 fn print(explanation: &Explanation) -> Result<(), Failure> {
-    let Explanation {
-        action,
-        reason,
-        class,
-        service,
-        rule,
-        would,
-        would_reason,
-        limits,
-        matches,
-        allow_with,
-    } = explanation;
+    let Explanation { action, reason, class, service, rule, would, would_reason, limits, matches, .. } =
+        explanation;
     output::line(format_args!("{}  {reason}", action.as_str().style(style_of(*action).bold())))?;
     let line = |name: &str, value: &str| output::line(format_args!("  {name:<10}{}", Shown(value)));
     if let (Some(would), Some(why)) = (would, would_reason) {
@@ -115,8 +154,5 @@ fn print(explanation: &Explanation) -> Result<(), Failure> {
         }
         table.print()?;
     }
-    match allow_with {
-        Some(allow) => line("to allow", &format!("outgate policy allow {allow}")),
-        None => Ok(()),
-    }
+    Ok(())
 }
