@@ -7,13 +7,16 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
 use policy::identity::{AgentName, SessionId};
 use policy::record::Finding;
+use policy::rule::Destination;
 use policy::verdict::{Action, Class, Reason};
 use policy::view::DecisionView;
 
 use super::moment::Since;
-use super::records::Records;
-use super::table::Table;
-use super::{Context, Exit, Failure, output, rows};
+use super::output::Shown;
+use super::records::{Records, nothing_yet};
+use super::rows::Decisions;
+use super::session::SessionEnding;
+use super::{Context, Exit, Failure, output};
 use crate::config::Config;
 use crate::store::query::Filter;
 
@@ -38,9 +41,9 @@ pub(crate) struct Arguments {
     /// Only since then: a length of time (`2h`), a date, or a time in RFC 3339
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// Only of this session
+    /// Only of this session; the end of its id will do
     #[arg(long, value_name = "ID")]
-    session: Option<ulid::Ulid>,
+    session: Option<SessionEnding>,
     /// Only of this agent
     #[arg(long, value_name = "AGENT")]
     agent: Option<AgentName>,
@@ -79,28 +82,31 @@ where
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Failure> {
+    arguments.check_host()?;
     let config = context.config()?;
     let Some(records) = wait_for_records(&config, arguments.follow)? else {
-        output::note("nothing has been recorded yet");
+        nothing_yet(&config);
         return Ok(Exit::Done);
     };
-    let mut printer = Printer { json: arguments.json, table: rows::table() };
+    let table = Decisions::new(output::terminal_width(), arguments.follow);
+    let mut printer = Printer { json: arguments.json, table };
     // Asked first: what ends from here on is found by following, what ended before by the first question.
     let mut seen = records.last_seq()?;
-    let mut decisions = records.decisions(&arguments.filter())?;
+    let session = arguments.session.as_ref().map(|ending| ending.resolve(Some(&records))).transpose()?;
+    let mut decisions = records.decisions(&arguments.filter(session))?;
     decisions.reverse();
     // What has not ended yet comes once it has.
     decisions.retain(|view| !arguments.follow || view.outcome_seq.is_some_and(|seq| seq <= seen));
     printer.print(&decisions)?;
     if !arguments.follow {
         if decisions.is_empty() {
-            output::note("no decision is recorded that fits");
+            output::note(arguments.nothing_fits(&records)?);
         }
         return Ok(Exit::Done);
     }
     loop {
         sleep(PAUSE);
-        let ended = records.ended_after(seen, &Filter { limit: None, ..arguments.filter() })?;
+        let ended = records.ended_after(seen, &Filter { limit: None, ..arguments.filter(session) })?;
         seen = ended.iter().filter_map(|view| view.outcome_seq).max().unwrap_or(seen);
         printer.print(&ended)?;
     }
@@ -117,11 +123,36 @@ fn wait_for_records(config: &Config, wait: bool) -> Result<Option<Records>, Fail
 }
 
 impl Arguments {
-    fn filter(&self) -> Filter {
+    /// A host stands in records as policies write it.
+    fn check_host(&self) -> Result<(), Failure> {
+        let Some(text) = &self.host else { return Ok(()) };
+        match Destination::parse(text) {
+            Err(wrong) if text.contains('/') => {
+                Err(Failure::Usage(format!("`--host {}` {wrong}", Shown(text))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// That there is nothing, and why where the cause is a name that nobody has.
+    fn nothing_fits(&self, records: &Records) -> Result<String, Failure> {
+        let nothing = "no decision is recorded that fits";
+        let Some(agent) = &self.agent else { return Ok(nothing.to_owned()) };
+        let of_agent = Filter { agent: Some(agent.clone()), limit: Some(1), ..Filter::default() };
+        let known = records.agents()?.iter().any(|known| known.name == *agent);
+        if known || !records.decisions(&of_agent)?.is_empty() {
+            return Ok(nothing.to_owned());
+        }
+        Ok(format!(
+            "{nothing}: there is no agent `{agent}`; `outgate agent list` lists them, `anonymous` is nobody's"
+        ))
+    }
+
+    fn filter(&self, session: Option<SessionId>) -> Filter {
         let usual = if self.follow { LIMIT_BEFORE_FOLLOWING } else { LIMIT };
         Filter {
             since: self.since.map(|since| since.microseconds(Timestamp::now())),
-            session: self.session.map(SessionId),
+            session,
             agent: self.agent.clone(),
             class: self.class,
             action: self.action,
@@ -137,7 +168,7 @@ impl Arguments {
 /// Prints decisions as they come.
 struct Printer {
     json: bool,
-    table: Table,
+    table: Decisions,
 }
 
 impl Printer {
@@ -149,9 +180,8 @@ impl Printer {
             return Ok(());
         }
         let now = Timestamp::now();
-        for view in decisions {
-            rows::add(&mut self.table, view, now);
-        }
-        self.table.print()
+        self.table.refit();
+        decisions.iter().for_each(|view| self.table.add(view, now));
+        output::text(&self.table.text())
     }
 }

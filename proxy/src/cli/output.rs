@@ -11,7 +11,7 @@ use policy::verdict::Action;
 use serde::Serialize;
 
 use super::Failure;
-pub(crate) use crate::shown::{Shown, bytes, count};
+pub(crate) use crate::shown::{Shown, bytes, count, over_limit};
 
 /// Writes one line to standard output.
 ///

@@ -12,7 +12,7 @@ use policy::view::DecisionView;
 use tokio::runtime::Runtime;
 use ulid::Ulid;
 
-use super::output::Progress;
+use super::output::{self, Progress};
 use super::{Failure, context};
 use crate::config::Config;
 use crate::evidence::{Evidence, Report};
@@ -157,6 +157,18 @@ impl Records {
     /// A store that cannot be read.
     pub(crate) fn last_seq(&self) -> Result<u64, Failure> {
         self.runtime.block_on(self.store.last_seq()).map_err(Failure::failed)
+    }
+}
+
+/// Says that nothing was recorded, and where that was looked for if there is not even a folder.
+pub(crate) fn nothing_yet(config: &Config) {
+    let folder = &config.data_dir;
+    match folder.exists() {
+        true => output::note("nothing has been recorded yet"),
+        false => output::note(format_args!(
+            "nothing has been recorded yet: the folder `{}` does not exist",
+            folder.display()
+        )),
     }
 }
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use owo_colors::OwoColorize;
-use policy::identity::{AgentName, SessionId};
+use policy::identity::AgentName;
 use policy::report::{Builder, Moment, Report, Scope};
 
 use super::moment::Since;
 use super::output::Progress;
 use super::records::Records;
-use super::session::unknown_session;
+use super::session::SessionEnding;
 use super::{Context, Exit, Failure, output};
 use crate::folder;
 use crate::report::{html, markdown};
@@ -33,9 +33,9 @@ Examples:
   outgate report --since 2026-11-01 --until 2026-12-01 --format json | jq .totals"
 )]
 pub(crate) struct Arguments {
-    /// Only this session, as `session list` prints it
+    /// Only this session, as `session list` prints it; the end of its id will do
     #[arg(long, value_name = "ID")]
-    session: Option<ulid::Ulid>,
+    session: Option<SessionEnding>,
     /// Only this agent
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
@@ -66,12 +66,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
     let scope = arguments.scope(now)?;
     // What other programs understand by `-`.
     let file = arguments.output.as_deref().filter(|path| *path != Path::new("-"));
+    let format = arguments.format()?;
     if let Some(path) = file {
         // Before the work, not after it.
         check_place(path)?;
     }
-    let report = report(&scope, now.as_microsecond(), context)?;
-    let text = match arguments.format() {
+    let report = report(arguments, scope, now.as_microsecond(), context)?;
+    let text = match format {
         Format::Html => html::page(&report),
         Format::Markdown => markdown::text(&report),
         Format::Json => serde_json::to_string_pretty(&report).map_err(Failure::failed)? + "\n",
@@ -96,32 +97,37 @@ impl Arguments {
         if since.zip(until).is_some_and(|(since, until)| since > until) {
             return Err(Failure::usage("`--since` is after `--until`: nothing lies between them"));
         }
-        Ok(Scope { session: self.session.map(SessionId), agent: self.agent.clone(), since, until })
+        Ok(Scope { session: None, agent: self.agent.clone(), since, until })
     }
 
     /// As said; else as the file's name ends; else a page.
-    fn format(&self) -> Format {
+    fn format(&self) -> Result<Format, Failure> {
         let extension = self.output.as_ref().and_then(|path| path.extension()).and_then(|name| name.to_str());
-        self.format.unwrap_or_else(|| match extension.map(str::to_ascii_lowercase).as_deref() {
-            Some("md" | "markdown") => Format::Markdown,
-            Some("json") => Format::Json,
-            _ => Format::Html,
-        })
+        if let Some(format) = self.format {
+            return Ok(format);
+        }
+        match extension.map(str::to_ascii_lowercase).as_deref() {
+            Some("md" | "markdown") => Ok(Format::Markdown),
+            Some("json") => Ok(Format::Json),
+            Some("html" | "htm") | None => Ok(Format::Html),
+            Some(other) => Err(Failure::Usage(format!(
+                "a report is not written as `.{}`: name the file `.html`, `.md` or `.json`, or say --format",
+                output::Shown(other)
+            ))),
+        }
     }
 }
 
-fn report(scope: &Scope, now: i64, context: &Context) -> Result<Report, Failure> {
+fn report(arguments: &Arguments, scope: Scope, now: i64, context: &Context) -> Result<Report, Failure> {
     let records = Records::open(&context.config()?)?;
-    if let Some(id) = scope.session {
-        let session = records.as_ref().map(|records| records.session(id)).transpose()?.flatten();
-        session.ok_or_else(|| unknown_session(id))?;
-    }
+    let session = arguments.session.as_ref().map(|ending| ending.resolve(records.as_ref())).transpose()?;
+    let scope = Scope { session, ..scope };
     let Some(records) = records else {
-        let builder = Builder::new(scope.clone(), None);
+        let builder = Builder::new(scope, None);
         return Ok(builder.finish(env!("CARGO_PKG_VERSION"), Moment(now), None));
     };
     let mut progress = Progress::new("decisions read");
-    let report = records.report(scope, now, |read| progress.at(read));
+    let report = records.report(&scope, now, |read| progress.at(read));
     progress.end();
     report
 }
@@ -167,8 +173,10 @@ mod tests {
             (&["-o", "a.json", "--format", "html"], Format::Html),
             (&["--format", "markdown"], Format::Markdown),
         ] {
-            assert_eq!(parsed(arguments).format(), format, "{arguments:?}");
+            assert_eq!(parsed(arguments).format().unwrap(), format, "{arguments:?}");
         }
+        let refused = parsed(&["-o", "a.pdf"]).format().unwrap_err();
+        assert!(refused.words().contains("`.html`, `.md` or `.json`"), "{}", refused.words());
     }
 
     #[test]

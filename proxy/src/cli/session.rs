@@ -52,8 +52,8 @@ struct List {
 Examples:
   outgate session show 01K5C3ZJ8V7B5Q2M4N6P8R0T1W")]
 struct Show {
-    /// Its id, as `session list` prints it
-    id: ulid::Ulid,
+    /// Its id, as `session list` prints it; the end of it will do
+    id: SessionEnding,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -105,10 +105,10 @@ fn list(arguments: &List, records: Option<&Records>) -> Result<(), Failure> {
 }
 
 fn show(arguments: &Show, records: Option<&Records>) -> Result<(), Failure> {
-    let id = SessionId(arguments.id);
+    let id = arguments.id.resolve(records)?;
     let session = records.map(|records| records.session(id)).transpose()?.flatten();
     let (Some(records), Some(session)) = (records, session) else {
-        return Err(unknown_session(id));
+        return Err(unknown(&id.to_string()));
     };
     if arguments.json {
         return output::json(&shape(&session));
@@ -141,9 +141,42 @@ fn show(arguments: &Show, records: Option<&Records>) -> Result<(), Failure> {
     output::line(format_args!("\n  outgate log --session {id}"))
 }
 
-/// The failure to find a session.
-pub(crate) fn unknown_session(id: SessionId) -> Failure {
-    Failure::Failed(format!("there is no session `{id}`; `outgate session list` lists them"))
+fn unknown(name: &str) -> Failure {
+    Failure::Failed(format!("`{}` is not a session; `outgate session list` lists them", Shown(name)))
+}
+
+/// A session as people name it: by its id or an end of it, since ids of one time begin alike.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionEnding(String);
+
+impl From<String> for SessionEnding {
+    fn from(text: String) -> SessionEnding {
+        SessionEnding(text)
+    }
+}
+
+impl SessionEnding {
+    /// The session that is meant.
+    ///
+    /// # Errors
+    /// None, or several.
+    pub(crate) fn resolve(&self, records: Option<&Records>) -> Result<SessionId, Failure> {
+        let end = self.0.to_ascii_uppercase();
+        let whole = end.parse().ok().map(SessionId);
+        let found: Vec<SessionId> = match (records, whole) {
+            (None, _) => Vec::new(),
+            (Some(records), Some(id)) => records.session(id)?.map(|session| session.id).into_iter().collect(),
+            (Some(records), None) => {
+                let sessions = records.sessions(None)?.into_iter().map(|session| session.id);
+                sessions.filter(|id| !end.is_empty() && id.to_string().ends_with(&end)).collect()
+            }
+        };
+        match &*found {
+            [one] => Ok(*one),
+            [] => Err(unknown(&self.0)),
+            _ => Err(Failure::Failed(format!("`{}` is the end of several sessions", Shown(&self.0)))),
+        }
+    }
 }
 
 fn text(text: Option<&Redacted>) -> &str {

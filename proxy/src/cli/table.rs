@@ -11,11 +11,13 @@ const GAP: &str = "  ";
 /// What a column that gives way keeps at least.
 const NARROWEST: usize = 12;
 
-/// A table that is printed in one go, or in batches as rows come in: columns only ever grow.
+/// A table that is printed in one go, or in batches as rows come in: columns only ever grow, and on a terminal stay as
+/// the first batch made them, so that later rows stand under the header and fit.
 pub(crate) struct Table {
     columns: Vec<Column>,
     rows: Vec<Vec<Cell>>,
     header_due: bool,
+    frozen: Option<Vec<usize>>,
 }
 
 /// One column.
@@ -23,6 +25,10 @@ pub(crate) struct Column {
     title: &'static str,
     right: bool,
     gives_way: bool,
+    /// What it keeps at least where it gives way.
+    floor: usize,
+    /// How its cells are cut to a width.
+    cut: fn(&str, usize) -> String,
     width: usize,
 }
 
@@ -35,7 +41,8 @@ pub(crate) struct Cell {
 impl Column {
     /// A column of text.
     pub(crate) fn new(title: &'static str) -> Column {
-        Column { title, right: false, gives_way: false, width: title.width() }
+        let (right, gives_way) = (false, false);
+        Column { title, right, gives_way, floor: NARROWEST, cut: shortened, width: title.width() }
     }
 
     /// A column of numbers.
@@ -46,6 +53,16 @@ impl Column {
     /// A column that is shortened where the terminal is too narrow for all.
     pub(crate) fn gives_way(title: &'static str) -> Column {
         Column { gives_way: true, ..Column::new(title) }
+    }
+
+    /// Gives way only so far.
+    pub(crate) fn floor(self, floor: usize) -> Column {
+        Column { floor, ..self }
+    }
+
+    /// Is cut otherwise than at the end.
+    pub(crate) fn cut_by(self, cut: fn(&str, usize) -> String) -> Column {
+        Column { cut, ..self }
     }
 
     /// Holds this many characters from the first row on, for rows that are yet to come.
@@ -70,7 +87,7 @@ impl<T: AsRef<str>> From<T> for Cell {
 impl Table {
     /// An empty table.
     pub(crate) fn new(columns: impl Into<Vec<Column>>) -> Table {
-        Table { columns: columns.into(), rows: Vec::new(), header_due: true }
+        Table { columns: columns.into(), rows: Vec::new(), header_due: true, frozen: None }
     }
 
     /// Adds a row: a cell for each column.
@@ -97,8 +114,10 @@ impl Table {
         self.take(output::terminal_width())
     }
 
-    fn take(&mut self, terminal: Option<usize>) -> String {
-        let widths = self.widths(terminal);
+    /// The rows added since it was last taken, as they fit a terminal of so many columns; the header before the first.
+    pub(crate) fn take(&mut self, terminal: Option<usize>) -> String {
+        let widths = self.frozen.clone().unwrap_or_else(|| self.widths(terminal));
+        self.frozen = terminal.map(|_| widths.clone());
         let mut lines = String::new();
         if std::mem::take(&mut self.header_due) {
             let titles = self.columns.iter().map(|column| Cell::styled(column.title, Style::new().dimmed()));
@@ -118,7 +137,7 @@ impl Table {
         let mut lacking = total.saturating_sub(terminal);
         for (column, width) in self.columns.iter().zip(&mut widths).rev() {
             if column.gives_way {
-                let given = lacking.min(width.saturating_sub(NARROWEST));
+                let given = lacking.min(width.saturating_sub(column.floor));
                 *width -= given;
                 lacking -= given;
             }
@@ -130,7 +149,8 @@ impl Table {
         let mut line = String::new();
         let mut owed = 0;
         for ((column, cell), &width) in self.columns.iter().zip(cells).zip(widths) {
-            let text = shortened(&cell.text, width);
+            let text =
+                if cell.text.width() <= width { cell.text.clone() } else { (column.cut)(&cell.text, width) };
             let padding = width.saturating_sub(text.width());
             let (before, after) = if column.right { (padding, 0) } else { (0, padding) };
             // Padding is owed until something follows it, so that no line ends in spaces.
@@ -149,7 +169,7 @@ impl Table {
 }
 
 /// Text cut to a width, with a mark where something was cut.
-fn shortened(text: &str, width: usize) -> String {
+pub(super) fn shortened(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
@@ -206,6 +226,15 @@ PATH             REASON
         assert_eq!(plain(&mut table, None), "123456  3\n");
         table.row(["1".into(), "4".into()]);
         assert_eq!(plain(&mut table, None), "1       4\n");
+    }
+
+    #[test]
+    fn on_a_terminal_later_batches_are_cut_to_the_columns_of_the_first() {
+        let mut table = Table::new([Column::new("A").at_least(4), Column::new("B")]);
+        table.row(["1".into(), "2".into()]);
+        assert_eq!(plain(&mut table, Some(40)), "A     B\n1     2\n");
+        table.row(["123456".into(), "3".into()]);
+        assert_eq!(plain(&mut table, Some(40)), "123…  3\n");
     }
 
     #[test]

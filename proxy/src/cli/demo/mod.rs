@@ -4,6 +4,7 @@ mod internet;
 mod scenes;
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::process::Command;
@@ -115,41 +116,60 @@ fn check(scenes: &[Scene], decisions: &[DecisionView]) -> Result<(), Failure> {
     Err(Failure::Failed(format!("the demo did not go as it should; decided was:\n{}", decided.join("\n"))))
 }
 
+/// Terminals narrower than this have what the agent does, or what was found, below the table.
+const WITH_AGENT: usize = 105;
+const WITH_ALL: usize = 190;
+
 fn tell(
     scenes: &[Scene],
     answers: &[Answer],
     decisions: &[DecisionView],
     internet: &Internet,
 ) -> Result<(), Failure> {
-    let mut table = Table::new([
-        Column::right(""),
-        Column::new("THE AGENT"),
-        Column::gives_way("REQUEST"),
-        Column::new("CLASS"),
-        Column::new("ACTION"),
-        Column::new("REASON"),
-        Column::right("SENT"),
-        Column::new("FOUND"),
-    ]);
-    for (number, (scene, view)) in (1..).zip(scenes.iter().zip(decisions)) {
-        table.row([
-            number.to_string().into(),
-            scene.does.into(),
-            rows::request(view).into(),
-            rows::class(view.class),
-            Cell::styled(view.action.as_str(), style_of(view.action)),
-            view.reason.as_str().into(),
-            rows::sent(view).into(),
-            Cell::styled(found(view), Style::new().yellow()),
-        ]);
-    }
-    table.print()?;
-    output::line("")?;
-    for (number, scene) in (1..).zip(scenes) {
-        output::line(format_args!("{number:>3}  {}", scene.shows))?;
-    }
+    output::text(&listed(scenes, decisions, output::terminal_width()))?;
     tell_both_sides(answers, scenes, internet)?;
     output::text(NEXT)
+}
+
+/// The table of what was decided, and what each row shows. What a narrow terminal has no room for in the table stands
+/// below it.
+fn listed(scenes: &[Scene], decisions: &[DecisionView], terminal: Option<usize>) -> String {
+    let (who, all) = (rows::at_least(terminal, WITH_AGENT), rows::at_least(terminal, WITH_ALL));
+    let only = |shown: bool, column: Column| shown.then_some(column);
+    let columns = [
+        Some(Column::right("")),
+        only(who, Column::new("THE AGENT")),
+        Some(Column::gives_way("REQUEST").floor(30).cut_by(rows::cut_request)),
+        only(all, Column::new("CLASS")),
+        Some(Column::new("ACTION")),
+        Some(Column::new("REASON")),
+        Some(Column::right("SENT")),
+        only(all, Column::gives_way("FOUND").floor(40)),
+    ];
+    let mut table = Table::new(columns.into_iter().flatten().collect::<Vec<_>>());
+    let mut notes = String::new();
+    for (number, (scene, view)) in (1..).zip(scenes.iter().zip(decisions)) {
+        let only = |shown: bool, cell: Cell| shown.then_some(cell);
+        let found = found(view);
+        let cells = [
+            Some(number.to_string().into()),
+            only(who, scene.does.into()),
+            Some(rows::request(view).into()),
+            only(all, rows::class(view.class)),
+            Some(Cell::styled(view.action.as_str(), style_of(view.action))),
+            Some(view.reason.as_str().into()),
+            Some(rows::sent(view).into()),
+            only(all, Cell::styled(&found, Style::new().yellow())),
+        ];
+        table.row(cells.into_iter().flatten().collect::<Vec<_>>());
+        let does = if who { String::new() } else { format!("{}: ", scene.does) };
+        // Writing to a string does not fail.
+        let _ = writeln!(notes, "{number:>3}  {does}{}", scene.shows);
+        if !all && !found.is_empty() {
+            let _ = writeln!(notes, "     {}", Shown(&found).yellow());
+        }
+    }
+    format!("{}\n{notes}", table.take(terminal))
 }
 
 /// What was seen, and what a rule on trial would have done.
@@ -181,3 +201,37 @@ Next
   outgate log --follow           what is decided, as it is decided
   outgate doctor                 whether it works here
 ";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use unicode_width::UnicodeWidthStr as _;
+
+    use super::*;
+    use crate::cli::summary::tests::view;
+
+    #[test]
+    fn each_terminal_shows_who_asked_for_which_host_and_what_was_found() {
+        let decisions: Vec<DecisionView> = scenes()
+            .iter()
+            .map(|scene| {
+                view(json!({"host": scene.errand.host, "path": scene.errand.path,
+                    "method": scene.errand.method.as_str(), "action": scene.action, "reason": scene.reason,
+                    "findings": [{"kind": "lookalike_domain", "of": "github.com"}]}))
+            })
+            .collect();
+        for terminal in [80, 100, 120, 200] {
+            let text =
+                anstream::adapter::strip_str(&listed(&scenes(), &decisions, Some(terminal))).to_string();
+            for (scene, row) in scenes().iter().zip(text.lines().skip(1)) {
+                let request = format!("{} {}", scene.errand.method, scene.errand.host);
+                for word in [&*request, scene.action.as_str(), scene.reason.as_str()] {
+                    assert!(row.contains(word), "{terminal}: `{word}` in `{row}`");
+                }
+                assert!(row.width() <= terminal, "{terminal}: {row}");
+                assert!(text.contains(scene.does), "{terminal}: `{}` in {text}", scene.does);
+            }
+            assert_eq!(text.matches("looks like github.com").count(), scenes().len(), "{terminal}: {text}");
+        }
+    }
+}

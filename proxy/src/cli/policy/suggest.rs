@@ -1,7 +1,6 @@
 //! `outgate policy suggest`: an allowlist out of what was observed.
 
 use jiff::Timestamp;
-use policy::identity::SessionId;
 use policy::report::{Moment, Scope};
 use policy::suggest::{Suggester, Suggestion};
 
@@ -10,7 +9,7 @@ use crate::cli::context::Context;
 use crate::cli::moment::Since;
 use crate::cli::output::{self, count};
 use crate::cli::records::Records;
-use crate::cli::session::unknown_session;
+use crate::cli::session::SessionEnding;
 use crate::cli::{Exit, Failure};
 
 /// Suggest an allowlist out of what was observed
@@ -32,9 +31,9 @@ pub(super) struct Suggest {
     /// Only from what was decided since then: a length of time (`2h`), a date, or a time in RFC 3339
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// Only from this session
+    /// Only from this session; the end of its id will do
     #[arg(long, value_name = "ID")]
-    session: Option<ulid::Ulid>,
+    session: Option<SessionEnding>,
     /// Print its lines with their evidence as JSON
     #[arg(long)]
     json: bool,
@@ -43,12 +42,10 @@ pub(super) struct Suggest {
 pub(super) fn run(arguments: &Suggest, context: &Context) -> Result<Exit, Failure> {
     let config = context.config()?;
     let (policy, _) = files::in_force(&config)?;
-    let scope = arguments.scope(Timestamp::now());
     let records = Records::open(&config)?;
-    if let Some(id) = scope.session {
-        let session = records.as_ref().map(|records| records.session(id)).transpose()?.flatten();
-        session.ok_or_else(|| unknown_session(id))?;
-    }
+    let session = arguments.session.as_ref().map(|ending| ending.resolve(records.as_ref())).transpose()?;
+    let since = arguments.since.map(|since| Moment(since.microseconds(Timestamp::now())));
+    let scope = Scope { session, since, ..Scope::default() };
     let mut suggester = Suggester::new(&policy);
     if let Some(records) = &records {
         records.observed(&scope, |seen| {
@@ -59,6 +56,8 @@ pub(super) fn run(arguments: &Suggest, context: &Context) -> Result<Exit, Failur
     let suggestion = suggester.finish();
     match arguments.json {
         true => output::json(&suggestion)?,
+        // A policy that allows nothing must not be put in force for want of a better one.
+        false if suggestion.evidence.requests == 0 => {}
         false => output::text(&suggestion.text)?,
     }
     tell(&suggestion);
@@ -69,7 +68,9 @@ pub(super) fn run(arguments: &Suggest, context: &Context) -> Result<Exit, Failur
 fn tell(suggestion: &Suggestion) {
     let Suggestion { lines, left_out, refused, evidence, .. } = suggestion;
     if evidence.requests == 0 {
-        output::note("nothing was observed that fits: nothing is allowed; `outgate run --observe` observes");
+        output::note(
+            "nothing was observed that fits, so nothing is suggested; `outgate run --observe` observes",
+        );
         return;
     }
     let entries = match lines.len() {
@@ -82,14 +83,4 @@ fn tell(suggestion: &Suggestion) {
         left_out.len(),
         refused.len()
     ));
-}
-
-impl Suggest {
-    fn scope(&self, now: Timestamp) -> Scope {
-        Scope {
-            session: self.session.map(SessionId),
-            since: self.since.map(|since| Moment(since.microseconds(now))),
-            ..Scope::default()
-        }
-    }
 }
