@@ -569,7 +569,8 @@ mod tests {
         ] {
             let mut told = told(&before, &after);
             let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
-            (told.sort(), expected.sort());
+            told.sort();
+            expected.sort();
             assert_eq!(told, expected, "`{before}` to `{after}`");
         }
     }
