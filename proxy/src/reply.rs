@@ -38,7 +38,7 @@ pub struct Refusal {
     /// The rule that decided.
     pub rule: Option<String>,
     /// The address that may not be dialled: for the record, not for whoever asked.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Box<SocketAddr>>,
 }
 
 /// What is malformed about a malformed request.

@@ -178,8 +178,8 @@ pub(super) fn fail(entry: Entry, refusal: &Refusal, audience: Audience) -> Respo
 
 fn note_stop(entry: &Entry, refusal: &Refusal) {
     entry.progress().stop(refusal.reason, refusal.what.clone());
-    if let Some(address) = refusal.address {
-        entry.progress().refused_address(address);
+    if let Some(address) = refusal.address.as_deref() {
+        entry.progress().refused_address(*address);
     }
 }
 
@@ -302,7 +302,7 @@ fn judged(judgement: &Judgement, target: &Target, what: String) -> Refusal {
 pub fn dial_refusal(error: &DialError, target: &Target) -> Refusal {
     let host = &target.host;
     let address = match error {
-        DialError::Forbidden { address, .. } => Some(SocketAddr::new(*address, target.port)),
+        DialError::Forbidden { address, .. } => Some(Box::new(SocketAddr::new(*address, target.port))),
         _ => None,
     };
     let (reason, what) = match error {
