@@ -38,6 +38,16 @@ pub enum Listener {
     Unix(UnixListener, PathBuf),
 }
 
+/// What helps where another program has the address.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; --listen 127.0.0.1:0 takes a port that is free, and --admin 127.0.0.1:0 one for the console"
+        }
+        _ => "",
+    }
+}
+
 impl Listener {
     /// Binds `address`.
     ///
@@ -48,7 +58,7 @@ impl Listener {
             ListenAddress::Tcp(address) => TcpListener::bind(address)
                 .await
                 .map(Listener::Tcp)
-                .map_err(|error| anyhow::anyhow!("cannot listen on `{address}`: {error}")),
+                .map_err(|error| anyhow::anyhow!("cannot listen on `{address}`: {error}{}", way_out(&error))),
             ListenAddress::Unix(path) => bind_unix(path)
                 .map(|listener| Listener::Unix(listener, path.clone()))
                 .map_err(|error| anyhow::anyhow!("cannot listen on `unix:{}`: {error}", path.display())),

@@ -120,7 +120,8 @@ fn held_by(data_dir: &Path, by: Option<&Running>) -> String {
     let folder = data_dir.display();
     match by {
         Some(running) => format!(
-            "a gateway already runs on `{folder}`: process {}, proxy {}, admin {}; stop it first, or use another --data-dir",
+            "a gateway already runs on `{folder}`: process {}, proxy {}, admin {}; stop it first, or use another --data-dir; \
+             one that `outgate run` started ends by itself ten seconds after its last request",
             running.pid,
             running.proxy_url(),
             running.admin_url(),
@@ -226,7 +227,13 @@ mod tests {
         let claim = Claim::take(folder.path()).unwrap();
         claim.announce(&running()).unwrap();
         let refused = Claim::take(folder.path()).unwrap_err().to_string();
-        for part in ["already runs", "process 4242", "http://127.0.0.1:4480", "http://127.0.0.1:4481"] {
+        for part in [
+            "already runs",
+            "process 4242",
+            "http://127.0.0.1:4480",
+            "http://127.0.0.1:4481",
+            "ends by itself",
+        ] {
             assert!(refused.contains(part), "`{part}` in: {refused}");
         }
     }
