@@ -1,5 +1,6 @@
 //! The commands: what they say, where they say it, and how they end.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
@@ -365,16 +366,19 @@ async fn doctor_proves_that_it_works_or_says_what_does_not() {
     let data = folder.path().join("data");
     std::fs::create_dir(&data).unwrap();
     std::fs::write(data.join("outgate.toml"), hosts).unwrap();
-    std::fs::write(data.join("policy.toml"), "version = 1\nalow = []\n").unwrap();
-    let (code, stdout, _) = ended(folder.path(), &["doctor", "--json"]).await;
-    assert_eq!(code, Some(3), "{stdout}");
-    let checks: Value = serde_json::from_str(&stdout).unwrap();
-    let wrong: Vec<&str> = checks
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|check| check["ok"] == false)
-        .filter_map(|check| check["check"].as_str())
-        .collect();
-    assert_eq!(wrong, ["policy", "gateway"], "{checks:#}");
+    let policy = data.join("policy.toml");
+    // What `serve` would not start with, for what is in it or for who may write it.
+    for (text, mode, words) in
+        [("version = 1\nalow = []\n", 0o600, "alow"), ("version = 1\n", 0o666, "policy.toml")]
+    {
+        std::fs::write(&policy, text).unwrap();
+        std::fs::set_permissions(&policy, std::fs::Permissions::from_mode(mode)).unwrap();
+        let (code, stdout, _) = ended(folder.path(), &["doctor", "--json"]).await;
+        assert_eq!(code, Some(3), "{stdout}");
+        let checks: Value = serde_json::from_str(&stdout).unwrap();
+        let wrong = || checks.as_array().unwrap().iter().filter(|check| check["ok"] == false);
+        let names: Vec<&str> = wrong().filter_map(|check| check["check"].as_str()).collect();
+        assert_eq!(names, ["policy", "gateway"], "{checks:#}");
+        assert!(wrong().next().unwrap()["detail"].as_str().unwrap().contains(words), "{checks:#}");
+    }
 }

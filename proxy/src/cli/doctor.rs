@@ -115,7 +115,11 @@ fn checks(context: &Context) -> Vec<Check> {
         folder(&config),
         "see what it says; the folder must be its owner's alone",
     ));
-    checks.push(Check::of("policy", the_policy(&config), "outgate policy check FILE names every mistake"));
+    checks.push(Check::of(
+        "policy",
+        the_policy(&config),
+        "see what it says; outgate policy check names every mistake",
+    ));
     checks.extend(other_names(&config));
     checks.push(Check::of("certificates", certificates(&config), "outgate ca rotate makes new ones"));
     checks.push(clock(&config));
@@ -155,6 +159,10 @@ fn folder(config: &Config) -> Result<String, Failure> {
 }
 
 fn the_policy(config: &Config) -> Result<String, Failure> {
+    folder_of(config)?;
+    policies::make_starter(config).map_err(Failure::failed)?;
+    // As `serve` reads it: also whose the files are, and who else may write them.
+    policies::load(config, &variable).map_err(Failure::failed)?;
     let (policy, files) = in_force(config)?;
     let rules = output::count(policy.document().rules.len() as u64, "rule");
     Ok(format!("{rules} in {}, mode {}", output::count(files.len() as u64, "file"), policy.mode().as_str()))
@@ -260,8 +268,7 @@ fn start_one(context: &Context, config: &Config) -> Result<Background, Failure> 
     start::start(serve, config)
 }
 
-/// A host that no policy allows and no server resolves (RFC 2606).
-const REFUSED_HOST: &str = "doctor.outgate.invalid";
+const REFUSED_HOST: &str = policy::view::PROBED_HOST;
 
 /// Sends what must be refused, in a session of its own, over TLS and trusting nothing but our authority.
 fn probe(config: &Config, running: &Running) -> Result<String, Failure> {
