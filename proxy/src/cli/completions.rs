@@ -9,8 +9,9 @@ use super::{Cli, Exit, Failure, output};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  mkdir -p ~/.local/share/bash-completion/completions
   outgate completions bash > ~/.local/share/bash-completion/completions/outgate
-  outgate completions zsh > ~/.zfunc/_outgate
+  mkdir -p ~/.zfunc && outgate completions zsh > ~/.zfunc/_outgate
   outgate completions fish > ~/.config/fish/completions/outgate.fish")]
 pub(crate) struct Arguments {
     /// The shell

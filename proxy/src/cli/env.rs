@@ -37,6 +37,7 @@ pub(crate) struct Arguments {
 /// A way to write variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Shell {
+    #[value(aliases = ["bash", "zsh", "dash", "ksh"])]
     Sh,
     Fish,
     Powershell,

@@ -68,11 +68,17 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = Fence::Auto)]
     fence: Fence,
     /// Port inside that this machine's loopback reaches too: a login's answer, a server to look at; any number of times
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = port)]
     publish: Vec<u16>,
     /// The command and its arguments
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
+}
+
+/// A port that can be published.
+fn port(text: &str) -> Result<u16, &'static str> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    port.ok_or("write a port that something inside listens on, from 1 to 65535, as in `--publish 3000`")
 }
 
 /// How much is asked of the fence.
@@ -118,7 +124,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Fail
     if let Ended::NeverRan(_, why) = &ended {
         super::output::error(why);
     }
-    finish(&config, session, &agent(arguments), code, began.elapsed());
+    finish(&config, session, arguments, code, began.elapsed());
     Ok(Exit::Code(code))
 }
 
@@ -305,7 +311,8 @@ fn open_session(arguments: &Arguments, config: &Config) -> Result<(SessionId, To
 
 /// Ends the session and tells what it came to. The command has ended; nothing that goes wrong here changes its exit
 /// code.
-fn finish(config: &Config, session: SessionId, agent: &AgentName, code: u8, took: Duration) {
+fn finish(config: &Config, session: SessionId, arguments: &Arguments, code: u8, took: Duration) {
+    let agent = agent(arguments);
     let ended = change(config, async |_, recorder| {
         agents::end_session(recorder, session, Some(i32::from(code))).await
     });
@@ -318,10 +325,22 @@ fn finish(config: &Config, session: SessionId, agent: &AgentName, code: u8, took
             let mut summary = Summary::default();
             decisions.iter().for_each(|view| summary.add(view));
             note(format_args!("{}  outgate log --session {session}", summary.text()));
+            if let Some(flag) = misplaced(&arguments.command) {
+                note(format_args!(
+                    "  {flag} went to the command; flags of `outgate run` stand before it: outgate run {flag} -- …"
+                ));
+            }
         }
         Err(Failure::Failed(why) | Failure::Usage(why)) => super::output::error(&why),
         Err(Failure::Closed) => {}
     }
+}
+
+/// A flag among the command's own that was most likely meant for `run`. Whoever wrote `--` knew where it goes.
+fn misplaced(command: &[OsString]) -> Option<&'static str> {
+    let separated = std::env::args_os().any(|argument| argument == "--");
+    let flags = ["--observe", "--fence", "--publish"].into_iter();
+    flags.filter(|_| !separated).find(|flag| command.iter().skip(1).any(|argument| argument == flag))
 }
 
 /// The session's decisions, once all have ended or it is no use to wait.

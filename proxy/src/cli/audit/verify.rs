@@ -18,6 +18,9 @@ use crate::{export, signing};
 /// What a SQLite database begins with (<https://sqlite.org/fileformat.html>, section 1.3).
 const SQLITE: &[u8] = b"SQLite format 3\0";
 
+/// Standard input as a file, for what other programs understand by `-`.
+const STANDARD_INPUT: &str = "/dev/stdin";
+
 /// Check that no record was changed, removed or put in between
 #[derive(Debug, clap::Args)]
 #[command(
@@ -37,7 +40,7 @@ Examples:
   outgate audit verify /backup/outgate.db --checkpoints /mnt/worm/checkpoints.jsonl --json"
 )]
 pub(super) struct Verify {
-    /// A copy of `outgate.db`, or an export [default: the store of the data folder]
+    /// A copy of `outgate.db`, or an export; `-` for one on standard input [default: the store of the data folder]
     file: Option<PathBuf>,
     /// A public key that is trusted, or a file with one a line; any number of times
     #[arg(long, value_name = "KEY|FILE")]
@@ -54,7 +57,9 @@ pub(super) fn run(arguments: &Verify, context: &Context) -> Result<Exit, Failure
     let config = context.config()?;
     let evidence = evidence(arguments, &config)?;
     let mut progress = Progress::new("records checked");
-    let report = match &arguments.file {
+    let file =
+        arguments.file.as_deref().map(|file| if file == "-" { Path::new(STANDARD_INPUT) } else { file });
+    let report = match file {
         None => {
             let Some(records) = Records::open(&config)? else {
                 return Err(Failure::failed("nothing has been recorded yet"));
@@ -105,8 +110,10 @@ fn trusted(key: &str) -> Result<Vec<Arc<str>>, Failure> {
     }
     let path = Path::new(key);
     if !path.exists() {
+        // What is written as a path was meant as one.
+        let what = if key.contains(['/', '.']) { "no such file, and" } else { "it is" };
         return Err(Failure::usage(format!(
-            "`{key}` is neither a public key of 64 hexadecimal digits nor a file of them; the gateway's is in `audit.pub` of its data folder"
+            "`{key}`: {what} neither a public key of 64 hexadecimal digits nor a file of them; the gateway's is in `audit.pub` of its data folder"
         )));
     }
     let keys = signing::read_public_keys(path).map_err(Failure::failed)?;
