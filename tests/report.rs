@@ -57,7 +57,16 @@ async fn world_with_a_session() -> (World, String) {
 #[tokio::test]
 async fn a_session_is_told_as_data() {
     let (world, session) = world_with_a_session().await;
-    let told = world.gate.told(&["report", "--session", &session, "--format", "json"]).await;
+    // The end of its id is enough, in any case.
+    let end = &*session[session.len() - 8..].to_ascii_lowercase();
+    for arguments in [["session", "show", end], ["log", "--session", end]] {
+        let told = world.gate.told(&arguments).await;
+        assert!(
+            told.contains(if arguments[0] == "log" { "claude" } else { &session }),
+            "{arguments:?}: {told}"
+        );
+    }
+    let told = world.gate.told(&["report", "--session", end, "--format", "json"]).await;
     let report: Value = serde_json::from_str(&told).unwrap();
     let tls = world.origin.tls;
     let (allowed, unknown) = (format!("allowed.test:{tls}"), format!("unknown.test:{tls}"));
@@ -192,7 +201,8 @@ async fn every_end_of_report_has_its_exit_code_and_its_words() {
         (&["report", "-o", &here], 1, "it is a folder; name a file in it"),
         (&["report", "-o", &nowhere], 1, "its folder does not exist"),
         (&["report", "--session", "01K5C3ZJ8V7B5Q2M4N6P8R0T1W"], 1, "outgate session list"),
-        (&["report", "--session", "x"], 2, "--session"),
+        (&["report", "--session", "x"], 1, "`x` is not a session; `outgate session list` lists them"),
+        (&["report", "-o", "r.pdf"], 2, "`.html`, `.md` or `.json`"),
         (&["report", "--since", "1h", "--until", "2h"], 2, "`--since` is after `--until`"),
         (&["report", "--format", "pdf"], 2, "markdown"),
         (&["report", "--help"], 0, "outgate report --session 01K5C3ZJ8V7B5Q2M4N6P8R0T1W -o session.html"),

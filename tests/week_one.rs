@@ -150,10 +150,14 @@ async fn each_command_ends_as_it_says() {
     let (a, b, bad) = (path("a.toml"), path("b.toml"), path("bad.toml"));
     let session = "01K5C3ZJ8V7B5Q2M4N6P8R0T1W";
     for (arguments, code, words) in [
-        (&["policy", "suggest"][..], 0, "mode = \"enforce\""),
+        (&["policy", "suggest"][..], 0, "nothing was observed that fits, so nothing is suggested"),
         (&["policy", "suggest", "--json"], 0, "\"lines\": []"),
         (&["policy", "suggest", "--session", session], 1, "outgate session list"),
-        (&["policy", "suggest", "--session", "x"], 2, "--session"),
+        (
+            &["policy", "suggest", "--session", "x"],
+            1,
+            "`x` is not a session; `outgate session list` lists them",
+        ),
         (&["policy", "replay", &a], 0, "0 decisions: 0 flips"),
         (&["policy", "replay", &a, "--json"], 0, "{\"cannot_tell\":0,\"flips\":0,\"replayed\":0}"),
         (&["policy", "replay", &bad], 1, "alow"),
@@ -162,6 +166,25 @@ async fn each_command_ends_as_it_says() {
         (&["policy", "diff", &a, &b], 0, "2 changes: 0 looser, 2 tighter, 0 depend on the request"),
         (&["policy", "diff", &a, &b, "--json"], 0, "\"effect\": \"tighter\""),
         (&["policy", "diff", &a, &bad], 1, "alow"),
+        (&["policy", "diff", &b], 0, "looser   destination  b.test"),
+        (&["policy", "check"], 0, "ok: "),
+        (&["policy", "deny", "a.test"], 2, "What `policy allow` added is taken back"),
+        (&["policy", "explain", "https://a.test/", "--method", "get"], 2, "write `GET`"),
+        (&["policy", "explain", "https://pastebin.com/x"], 0, "a paste service"),
+        (&["policy", "explain", "https://gihtub.com/x"], 0, "it looks like github.com and is not"),
+        (&["policy", "allow", "gihtub.com"], 0, "it looks like github.com and is not"),
+        (&["policy", "allow", "docs.example.com"], 0, "to take it back"),
+        (&["policy", "diff", &a], 0, "tighter  destination  gihtub.com"),
+        (&["policy", "allow", "169.254.169.254"], 0, "cloud metadata"),
+        (&["policy", "explain", "http://169.254.169.254/"], 0, "deny  address_forbidden"),
+        (&["log", "--session", "zz"], 0, "nothing has been recorded yet"),
+        (&["log", "--host", "https://docs.rs/"], 2, "write the host alone, `docs.rs`"),
+        (&["log", "--data-dir", &path("none")], 0, "does not exist"),
+        (&["session", "show", "K94B8H"], 1, "`K94B8H` is not a session; `outgate session list` lists them"),
+        (&["report", "-o", &path("r.pdf")], 2, "`.html`, `.md` or `.json`"),
+        (&["run", "--publish", "abc", "--", "true"], 2, "from 1 to 65535"),
+        (&["env", "--shell", "bash"], 0, "export HTTPS_PROXY="),
+        (&["audit", "verify", &b, "--key", &path("no.pub")], 2, "no such file"),
         (&["policy", "diff", &a, &path("none.toml")], 1, "cannot read"),
     ] {
         let mut run = command();
