@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::fence::outside::Fence;
 use crate::fence::plan::Plan;
 use crate::folder;
-use crate::policies;
+use crate::policies::{self, known::Known};
 use crate::resolve::Resolver;
 use crate::running::Running;
 use crate::store::query::Filter;
@@ -162,7 +162,7 @@ fn the_policy(config: &Config) -> Result<String, Failure> {
     folder_of(config)?;
     policies::make_starter(config).map_err(Failure::failed)?;
     // As `serve` reads it: also whose the files are, and who else may write them.
-    policies::load(config, &variable).map_err(Failure::failed)?;
+    policies::load(config, &Known::default(), &variable).map_err(Failure::failed)?;
     let (policy, files) = in_force(config)?;
     let rules = output::count(policy.document().rules.len() as u64, "rule");
     Ok(format!("{rules} in {}, mode {}", output::count(files.len() as u64, "file"), policy.mode().as_str()))
