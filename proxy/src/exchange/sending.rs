@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -118,7 +118,8 @@ fn stop(entry: Entry, refusal: Refusal, request: &mut Permitted, subject: &Subje
 
 /// The request as it leaves: canonical path, its own `Host`, nothing of the client's connection.
 pub fn outgoing<B: Body>(parts: &Parts, head: &Head, upload: B) -> Result<Request<B>, http::Error> {
-    let chunked = !upload.is_end_stream() && upload.size_hint().exact().is_none();
+    let declared = parts.headers.contains_key(CONTENT_LENGTH) || upload.size_hint().exact().is_some();
+    let chunked = !upload.is_end_stream() && !declared;
     let mut request = Request::new(upload);
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = upstream_uri(&head.target, &head.path.forwarded())?;
