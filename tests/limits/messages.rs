@@ -175,10 +175,13 @@ async fn requests_before_their_answers_are_answered_in_turn() {
         });
         open.push(async move {
             let mut answers = Vec::new();
+            let (mut counted, mut from) = (0, 0);
             let _output = writer.await.unwrap();
-            while answers.windows(12).filter(|window| *window == b"HTTP/1.1 200").count() < EACH {
+            while counted < EACH {
                 let read = tokio::time::timeout(Duration::from_secs(30), input.read_buf(&mut answers));
                 assert_ne!(read.await.unwrap().unwrap(), 0, "it was closed");
+                counted += answers[from..].windows(12).filter(|window| *window == b"HTTP/1.1 200").count();
+                from = answers.len().saturating_sub(11);
             }
         });
     }
