@@ -27,7 +27,7 @@ pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// The text of a plain file of at most [`FILE_LIMIT`].
 ///
 /// # Errors
-/// As [`bytes`], and what is no UTF-8.
+/// As [`bytes()`], and what is no UTF-8.
 pub fn text(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes(path, FILE_LIMIT)?).map_err(|_| io::Error::other("it is not UTF-8"))
 }

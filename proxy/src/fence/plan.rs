@@ -448,8 +448,7 @@ mod tests {
             .unwrap()
             .rules;
         assert_eq!(known_files(&read), [top.join(".env"), PathBuf::from("/token")]);
-        let mut plan = Plan::default();
-        plan.folder = PathBuf::from("/nowhere");
+        let mut plan = Plan { folder: PathBuf::from("/nowhere"), ..Plan::default() };
         plan.keep_unchanged(&known_files(&read));
         assert_eq!(plan.read_only, [top.join(".env")].into());
     }
