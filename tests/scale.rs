@@ -299,7 +299,8 @@ async fn console_is_quick(filled: &Filled) {
             "MEASURED: console {range}: {requests} exchanges added up in {sums:?}, {} hosts in {hosts:?}",
             destinations.len()
         );
-        assert!(requests > 100_000 && destinations.len() > 300, "{requests} {}", destinations.len());
+        let all = (filled.records / 2).min(100_000);
+        assert!(requests >= all && destinations.len() > 300, "{requests} {}", destinations.len());
         assert!(sums.max(hosts) < Duration::from_secs(limit), "{range} took {sums:?} and {hosts:?}");
     }
 }
