@@ -363,7 +363,7 @@ async fn pruning_is_not_noticed(filled: &Filled) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let pruned: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let records = pruned["records"].as_u64().unwrap();
-    assert!(records > filled.records / 15, "{pruned}");
+    assert!(records > filled.records / 40, "{pruned}");
     let (quiet, busy) = (percentile(&before, 99), percentile(&during, 99));
     eprintln!(
         "MEASURED: p99 of a request {quiet:?}, {busy:?} while {records} records were dropped, {:.2} times; medians {:?} and {:?}",

@@ -15,12 +15,13 @@ export const count = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, "\u2
 
 const pad = (number, width = 2) => String(number).padStart(width, "0");
 
-/** `14:03:22`, or with the day where it is another one. */
+/** `14:03:22`, or `11-21 14:03` where it is another day. */
 export function clock(text) {
   const time = new Date(text);
   if (Number.isNaN(time.getTime())) return text;
-  const hours = `${pad(time.getHours())}:${pad(time.getMinutes())}:${pad(time.getSeconds())}`;
-  return time.toDateString() === new Date().toDateString() ? hours : `${pad(time.getMonth() + 1)}-${pad(time.getDate())} ${hours}`;
+  const minutes = `${pad(time.getHours())}:${pad(time.getMinutes())}`;
+  if (time.toDateString() === new Date().toDateString()) return `${minutes}:${pad(time.getSeconds())}`;
+  return `${pad(time.getMonth() + 1)}-${pad(time.getDate())} ${minutes}`;
 }
 
 /** `2026-11-21 14:03:22`, in the time of this machine. */
