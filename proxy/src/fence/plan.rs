@@ -17,6 +17,8 @@ use super::{environment, sockets};
 use crate::config::Config;
 use crate::running::Running;
 
+/// Entries of a folder that is a policy's own, at the most.
+const OWN_ENTRIES: usize = 100;
 /// Links that lead to links, as the kernel follows them.
 const LINKS: usize = 40;
 
@@ -132,14 +134,17 @@ pub fn known_files(policy: &Policy) -> Vec<PathBuf> {
 /// The folder of a file, where it holds little else: nobody minds that it is read-only. A cover over the file alone would
 /// go when somebody outside puts another file in its place, as editors do when they save; this one stays.
 fn own_folder(file: &Path, here: Option<&Path>) -> Option<PathBuf> {
+    const STICKY: u32 = 0o1000;
     let folder = file.parent()?;
+    let for_all = fs::metadata(folder).ok()?.mode() & STICKY != 0 || folder == std::env::temp_dir();
     let at_work = environment::homes().contains(folder) || here.is_none_or(|here| here.starts_with(folder));
-    let entries = fs::read_dir(folder).ok()?.flatten();
+    let entries: Vec<_> = fs::read_dir(folder).ok()?.flatten().take(OWN_ENTRIES + 1).collect();
     let others = |entry: &fs::DirEntry| {
         let of_policy = [".git", "policy.d"].iter().any(|name| entry.file_name() == *name);
         !of_policy && entry.file_type().is_ok_and(|kind| kind.is_dir())
     };
-    (!at_work && !entries.take(100).any(|entry| others(&entry))).then(|| folder.to_owned())
+    let its_own = entries.len() <= OWN_ENTRIES && !entries.iter().any(others);
+    (!for_all && !at_work && its_own).then(|| folder.to_owned())
 }
 
 /// The data folder that commands take which name no other.
@@ -432,6 +437,11 @@ mod tests {
         assert_eq!(own_folder(&file, None), None);
         fs::create_dir(top.join("policy.d")).unwrap();
         assert_eq!(own_folder(&file, elsewhere), Some(top.clone()));
+        let mode =
+            |mode| fs::set_permissions(&top, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        mode(0o1777);
+        assert_eq!(own_folder(&file, elsewhere), None, "everybody's, as `/tmp` is");
+        mode(0o700);
         fs::create_dir(top.join("src")).unwrap();
         assert_eq!(own_folder(&file, elsewhere), None, "it holds other things");
     }
