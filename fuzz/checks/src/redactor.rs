@@ -69,6 +69,14 @@ impl Parts {
                 part.push(*before);
             }
         }
+        // What ends a line is written as an escape, whose letter is then part of what stands beside it.
+        let escaped = [("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")];
+        let written = escaped.iter().fold(rest.clone(), |text, (raw, written)| {
+            let pieces: Vec<&[u8]> = text.split(|byte| *byte == raw.as_bytes()[0]).collect();
+            pieces.join(written.as_bytes())
+        });
+        rest.push(0);
+        rest.extend(written);
         // The check's own words.
         rest.extend_from_slice(b"\0https://h.example/x?");
         let elsewhere = |window: &[u8]| rest.windows(window.len()).any(|other| other == window);
