@@ -1,6 +1,6 @@
 //! A store that has grown: every filter, a session's report, the check of the chain, and pruning under way.
 //!
-//! Two hundred thousand records here; `tests/scale.sh` makes ten million of them and prints what it measures.
+//! Three hundred thousand records here; `tests/scale.sh` makes ten million of them and prints what it measures.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use ulid::Ulid;
 use crate::harness::{GateBuilder, Request, Way, World, command};
 
 /// Records of the store that the tests here make, unless `OUTGATE_SCALE_RECORDS` says otherwise.
-const RECORDS: u64 = 200_000;
+const RECORDS: u64 = 300_000;
 /// From so many records on it is a store that has grown indeed.
 const FULL: u64 = 10_000_000;
 /// Records of such a store that are verified in a second, at the least, on a machine with two cores.
@@ -299,8 +299,7 @@ async fn console_is_quick(filled: &Filled) {
             "MEASURED: console {range}: {requests} exchanges added up in {sums:?}, {} hosts in {hosts:?}",
             destinations.len()
         );
-        let all = (filled.records / 2).min(100_000);
-        assert!(requests >= all && destinations.len() > 300, "{requests} {}", destinations.len());
+        assert!(requests > 100_000 && destinations.len() > 300, "{requests} {}", destinations.len());
         assert!(sums.max(hosts) < Duration::from_secs(limit), "{range} took {sums:?} and {hosts:?}");
     }
 }
@@ -351,8 +350,9 @@ async fn pruning_is_not_noticed(filled: &Filled) {
         "allow = [\"allowed.test:{http}\"]\n[uploads]\nwindow_alert = \"1 TiB\"\nwindow_block = \"1 TiB\"";
     let mut world = World::with_policy(policy).gate(move |gate| with_store_of(gate, &folder)).start().await;
     let before = latencies(&world, Duration::from_secs(5)).await;
+    let covered = i64::try_from(filled.records / 2).unwrap() * APART;
     let age = outgate::clock::now() - filled.began;
-    let newer = format!("{}s", age / 10 * 9 / 1_000_000);
+    let newer = format!("{}s", (age - covered / 10) / 1_000_000);
     let mut prune = world.gate.command(&["audit", "prune", "--json", "--before", &newer]);
     let prune = tokio::spawn(async move { prune.output().await.unwrap() });
     let mut during = latencies(&world, Duration::from_secs(5)).await;
@@ -363,7 +363,7 @@ async fn pruning_is_not_noticed(filled: &Filled) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let pruned: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let records = pruned["records"].as_u64().unwrap();
-    assert!(records > filled.records / 40, "{pruned}");
+    assert!(records > filled.records / 15, "{pruned}");
     let (quiet, busy) = (percentile(&before, 99), percentile(&during, 99));
     eprintln!(
         "MEASURED: p99 of a request {quiet:?}, {busy:?} while {records} records were dropped, {:.2} times; medians {:?} and {:?}",

@@ -482,8 +482,7 @@ impl Gate {
         raw.send("GET http://still-there.invalid/ HTTP/1.1\r\nHost: still-there.invalid\r\n\r\n").await;
         let answer = raw.answer().await;
         assert_ne!(answer.status, 0, "the proxy does not answer any more: {answer:?}\n{}", self.stderr());
-        // The newest: all of them are in the files that are looked through below.
-        let mut told = self.told(&["log", "--json", "--limit", "20000"]).await + &self.metrics().await;
+        let mut told = self.told(&["log", "--json", "--limit", "1000000"]).await + &self.metrics().await;
         let status = self.stop().await;
         assert!(status.success(), "it ended with {status}: {}", self.stderr());
         told += &self.stdout();
