@@ -170,7 +170,34 @@ impl Search<'_> {
                 Some(step) => return step,
             }
         }
-        Step::Done { judged }
+        match self.hold_beyond(text, judged, last, decoded) {
+            Some(hold) => Step::Open { start: judged, hold: Some(hold) },
+            None => Step::Done { judged },
+        }
+    }
+
+    /// From where bytes must be held although nothing there was judged: the digits of an escape, `%fc-7`, may be the
+    /// beginning of something by themselves. What it comes to is for when the escape's own places are judged.
+    fn hold_beyond(&self, text: &[u8], judged: usize, last: bool, decoded: &mut Vec<u8>) -> Option<usize> {
+        let unjudged = judged..text.len().saturating_sub(LEAD - 1);
+        unjudged.filter_map(|place| self.hold_at(text, place, false, last, decoded)).min()
+    }
+
+    /// From where bytes must be held for what may begin at a place.
+    fn hold_at(
+        &self,
+        text: &[u8],
+        place: usize,
+        escaped: bool,
+        last: bool,
+        decoded: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let held = |entry| match self.attempt(text, place, entry, last, decoded) {
+            Some(Step::Hit(hit)) => Some(hit.start.0),
+            Some(Step::Open { hold, .. }) => hold,
+            _ => None,
+        };
+        self.entries(text, place, escaped, last).filter_map(held).min()
     }
 
     /// From where bytes must be held while the answer at one place is open: what begins at that place or after it is
@@ -183,20 +210,14 @@ impl Search<'_> {
         mut hold: Option<usize>,
         decoded: &mut Vec<u8>,
     ) -> Option<usize> {
-        let (text, last) = (places.text, places.last);
+        let (text, last, judged) = (places.text, places.last, places.judged);
         let mut place = Some((open, escaped));
         while let Some((at, escaped)) = place.filter(|(at, _)| hold.is_none_or(|hold| *at < hold)) {
-            for entry in self.entries(text, at, escaped, last) {
-                let held = match self.attempt(text, at, entry, last, decoded) {
-                    Some(Step::Hit(hit)) => Some(hit.start.0),
-                    Some(Step::Open { hold, .. }) => hold,
-                    _ => None,
-                };
-                hold = hold.into_iter().chain(held).min();
-            }
+            let held = self.hold_at(text, at, escaped, last, decoded);
+            hold = hold.into_iter().chain(held).min();
             place = places.next();
         }
-        hold
+        hold.into_iter().chain(self.hold_beyond(text, judged, last, decoded)).min()
     }
 
     /// The first place from which four bytes, one of them escaped, decode to a lead; `limit` if there is none.
