@@ -1,21 +1,35 @@
 //! How SQLite is opened: write-ahead log, one connection that writes, a few that only read.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 
 use super::{FILE_NAME, Sqlite, Store, StoreError, Writer};
 use crate::config::Durability;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+/// Without sqlx's macro, which would have sqlx, SQLite's part included, built a second time for the compiler.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let files = [
+        (1, "records", include_str!("../../../migrations/sqlite/0001_records.sql")),
+        (2, "evidence", include_str!("../../../migrations/sqlite/0002_evidence.sql")),
+    ];
+    Migrator::with_migrations(
+        files
+            .into_iter()
+            .map(|(version, name, sql)| {
+                Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+            })
+            .collect(),
+    )
+});
 
 /// How long a statement waits for another process that holds the database. A request waits as long for its
 /// decision before it is refused.
@@ -91,4 +105,21 @@ fn reading(path: &Path, options: SqliteConnectOptions) -> SqlitePool {
         .idle_timeout(READER_IDLE)
         .test_before_acquire(false)
         .connect_lazy_with(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_migration_is_left_out() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations/sqlite");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let listed = MIGRATIONS.iter().map(|one| format!("{:04}_{}.sql", one.version, one.description));
+        assert_eq!(files, listed.collect::<Vec<_>>());
+    }
 }
