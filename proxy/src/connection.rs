@@ -70,6 +70,15 @@ impl Scope {
         }
     }
 
+    /// Who asks, once it may: whoever had to wait may not be known any more.
+    ///
+    /// # Errors
+    /// As [`Gateway::identify`].
+    pub async fn identify_in_turn(&self, headers: &HeaderMap) -> Result<Client, Refusal> {
+        let client = self.identify(headers).await?;
+        if self.gateway.pace.wait(&client.agent).await { self.identify(headers).await } else { Ok(client) }
+    }
+
     /// Whether an agent may use this connection: it counts among that agent's for as long as it is open.
     pub fn admits(&self, agent: &AgentName) -> bool {
         self.tunnel.is_some() || self.slot(agent).is_some()

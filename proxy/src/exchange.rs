@@ -5,13 +5,15 @@
 
 use std::time::Instant;
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use policy::verdict::Reason;
 
 use crate::body::ReplyBody;
 use crate::connection::Scope;
 use crate::head::{BadHead, Head};
+use crate::identify::Client;
+use crate::pace::Attempt;
 use crate::reply::{Audience, Refusal};
 
 mod deciding;
@@ -41,8 +43,8 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
     let (parts, body) = request.into_parts();
     let audience = Audience::of(&parts.headers);
     let tunnel = scope.tunnel.as_ref().map(|tunnel| &tunnel.target);
-    let client = match client_of(scope, &parts.headers).await {
-        Ok(client) => client,
+    let (client, attempt) = match paced_client(scope, &parts.headers).await {
+        Ok(paced) => paced,
         Err(refusal) => {
             let target =
                 Head::read(&parts, tunnel, &scope.gateway.config.limits).ok().map(|head| head.target);
@@ -73,7 +75,9 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
     match verdict {
         Last::Allow(permit) => {
             let request = Permitted { parts, body: Some(body), head, permit, upgrade, audience, started };
-            send(scope, &policy, subject, request).await
+            let response = send(scope, &policy, subject, request).await;
+            attempt.answered();
+            response
         }
         Last::Refused { judgement, refusal, .. } => {
             linger(&parts, body);
@@ -88,4 +92,12 @@ pub async fn exchange(scope: &Scope, mut request: Request<Incoming>) -> Response
             refuse_judged(scope, &policy, subject, &denial.judgement, &refusal, audience, started).await
         }
     }
+}
+
+/// Who asks, once it may: whoever had to wait may not be known any more.
+async fn paced_client<'s>(scope: &'s Scope, headers: &HeaderMap) -> Result<(Client, Attempt<'s>), Refusal> {
+    let client = client_of(scope, headers).await?;
+    let (attempt, waited) = scope.gateway.pace.attempt(&client.agent).await;
+    let client = if waited { client_of(scope, headers).await? } else { client };
+    Ok((client, attempt))
 }

@@ -29,6 +29,7 @@ use crate::forward::Forwarder;
 use crate::hold::Hold;
 use crate::identify::{Client, Identities, IdentityError};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::policies::Loaded;
 use crate::policies::known::Known;
 use crate::reply::Refusal;
@@ -62,6 +63,8 @@ pub struct Gateway {
     pub places: Arc<Semaphore>,
     /// Connections by agent.
     pub slots: Slots,
+    /// What each agent asks for in vain.
+    pub pace: Pace,
     /// Places for fences.
     pub fences: Arc<Semaphore>,
     /// Requests over HTTP/2 by agent.
@@ -136,17 +139,20 @@ impl Gateway {
         let current =
             CurrentPolicy::new(parts.loaded, &parts.dialer, &parts.upstream, &parts.digest_key, parts.places);
         let limits = &parts.config.limits;
+        let slots = Slots::new(limits.connections_per_agent);
+        let draining = CancellationToken::new();
         Arc::new(Gateway {
             places: Arc::new(Semaphore::new(parts.places)),
             capacity: parts.places,
             fences: Arc::new(Semaphore::new(FENCES)),
             forwards: parts.config.fence.forward.as_slice().into(),
-            slots: Slots::new(limits.connections_per_agent),
+            pace: Pace::new(slots.clone(), draining.clone()),
+            slots,
             streams: Slots::new(limits.connections_per_agent),
             strangers: Strangers::default(),
             hold: parts.hold,
             tasks: TaskTracker::new(),
-            draining: CancellationToken::new(),
+            draining,
             stopping: CancellationToken::new(),
             config: parts.config,
             metrics: parts.metrics,

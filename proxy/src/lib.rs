@@ -37,6 +37,7 @@ pub mod identify;
 pub mod inspect;
 pub mod logging;
 pub mod metrics;
+pub mod pace;
 pub mod passthrough;
 pub mod patience;
 pub mod policies;

@@ -49,6 +49,11 @@ impl Slots {
         Share { slots: self.clone(), agent: agent.clone(), left }
     }
 
+    /// Whether anybody but `agent` has a connection open.
+    pub fn others_than(&self, agent: &AgentName) -> bool {
+        lock(&self.open).keys().any(|other| other != agent)
+    }
+
     fn claim_as(&self, agent: &AgentName, share: Option<OwnedSemaphorePermit>) -> Option<Slot> {
         let mut open = lock(&self.open);
         let count = open.entry(agent.clone()).or_default();

@@ -63,7 +63,7 @@ pub async fn open(scope: &Scope, mut request: Request<Incoming>) -> Response<Rep
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
     let audience = Audience::of(&parts.headers);
-    let client = match scope.identify(&parts.headers).await {
+    let client = match scope.identify_in_turn(&parts.headers).await {
         Ok(client) => client,
         Err(refusal) => {
             let subject = Subject::connect(read_target(&parts).ok(), None);

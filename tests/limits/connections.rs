@@ -37,13 +37,16 @@ async fn ten_thousand_idle_tunnels_are_nothing_much() {
     for share in 0..16 {
         let (proxy, head) = (arena.attacker.proxy, head.clone());
         let count = (tunnels - WITH_TLS as u64) / 16 + u64::from(share < (tunnels - WITH_TLS as u64) % 16);
-        tasks.spawn(async move {
-            let mut open = Vec::new();
-            for _ in 0..count {
-                open.push(bare_tunnel(proxy, &head).await);
-            }
-            open
-        });
+        tasks.spawn_on(
+            async move {
+                let mut open = Vec::new();
+                for _ in 0..count {
+                    open.push(bare_tunnel(proxy, &head).await);
+                }
+                open
+            },
+            arena.attackers(),
+        );
     }
     let open: Vec<TcpStream> = tasks.join_all().await.into_iter().flatten().collect();
     assert_eq!(open.len() + read.len(), tunnels as usize);
@@ -96,12 +99,15 @@ async fn connections_that_say_nothing_make_room_for_those_that_do() {
     let mut flood = JoinSet::new();
     for _ in 0..8 {
         let proxy = arena.attacker.proxy;
-        flood.spawn(async move {
-            loop {
-                drop(TcpStream::connect(proxy).await);
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
+        flood.spawn_on(
+            async move {
+                loop {
+                    drop(TcpStream::connect(proxy).await);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            },
+            arena.attackers(),
+        );
     }
     for _ in 0..20 {
         arena.lets_in("a flood of connections").await;
@@ -120,15 +126,18 @@ async fn heads_that_never_end_are_given_up() {
     let mut slow = JoinSet::new();
     for _ in 0..200 {
         let proxy = arena.attacker.proxy;
-        slow.spawn(async move {
-            loop {
-                let mut raw = Raw::open(proxy).await;
-                raw.send("GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nX-Long: ").await;
-                while raw.read_to_close(Duration::from_millis(200)).await.is_none() {
-                    raw.send("a").await;
+        slow.spawn_on(
+            async move {
+                loop {
+                    let mut raw = Raw::open(proxy).await;
+                    raw.send("GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nX-Long: ").await;
+                    while raw.read_to_close(Duration::from_millis(200)).await.is_none() {
+                        raw.send("a").await;
+                    }
                 }
-            }
-        });
+            },
+            arena.attackers(),
+        );
     }
     arena.holds("slow heads", 32 * MIB).await;
     slow.shutdown().await;
@@ -163,12 +172,15 @@ async fn names_made_up_at_random_do_not_fill_memory() {
     let mut names = JoinSet::new();
     for client in 0..4 {
         let attacker = arena.attacker.clone();
-        names.spawn(async move {
-            for number in 0..100 {
-                let request = Request::get(&format!("n{client}-{number}.wild.test"), "/");
-                assert_eq!(attacker.send(Way::Http1, &request).await.status, 200);
-            }
-        });
+        names.spawn_on(
+            async move {
+                for number in 0..100 {
+                    let request = Request::get(&format!("n{client}-{number}.wild.test"), "/");
+                    assert_eq!(attacker.send(Way::Http1, &request).await.status, 200);
+                }
+            },
+            arena.attackers(),
+        );
     }
     arena.holds("random names", 48 * MIB).await;
     names.join_all().await;

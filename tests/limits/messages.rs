@@ -1,7 +1,7 @@
 //! Messages without end or measure: bodies, heads, frames, requests before their answers.
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -18,14 +18,17 @@ async fn bodies_that_dribble_or_never_come_hold_up_nobody_else() {
     let mut slow = JoinSet::new();
     for _ in 0..100 {
         let (proxy, head) = (arena.attacker.proxy, head.clone());
-        slow.spawn(async move {
-            let mut raw = Raw::open(proxy).await;
-            raw.send(head).await;
-            loop {
-                raw.send("x").await;
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        });
+        slow.spawn_on(
+            async move {
+                let mut raw = Raw::open(proxy).await;
+                raw.send(head).await;
+                loop {
+                    raw.send("x").await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            arena.attackers(),
+        );
     }
     let mut silent = Vec::new();
     for _ in 0..100 {
@@ -53,14 +56,17 @@ async fn heads_of_a_mebibyte_are_not_kept() {
     let mut bombs = JoinSet::new();
     for _ in 0..16 {
         let (proxy, bomb) = (arena.attacker.proxy, bomb.clone());
-        bombs.spawn(async move {
-            for _ in 0..20 {
-                let mut raw = Raw::open(proxy).await;
-                raw.send(&bomb).await;
-                let answer = raw.answer().await;
-                assert!([0, 431].contains(&answer.status), "{answer:?}");
-            }
-        });
+        bombs.spawn_on(
+            async move {
+                for _ in 0..20 {
+                    let mut raw = Raw::open(proxy).await;
+                    raw.send(&bomb).await;
+                    let answer = raw.answer().await;
+                    assert!([0, 431].contains(&answer.status), "{answer:?}");
+                }
+            },
+            arena.attackers(),
+        );
     }
     arena.holds("heads of a mebibyte", 48 * MIB).await;
     bombs.join_all().await;
@@ -79,16 +85,19 @@ async fn bodies_that_decode_to_much_are_not_unpacked_whole() {
             let attacker = arena.attacker.clone();
             let request = Request::post("allowed.test", "/echo", bomb.clone());
             let request = request.header("content-encoding", coding);
-            bombs.spawn(async move {
-                for _ in 0..5 {
-                    let answer = attacker.send(Way::Http1, &request).await;
-                    assert_eq!(
-                        (answer.status, answer.reason()),
-                        (413, Some("upload_too_large")),
-                        "{answer:?}"
-                    );
-                }
-            });
+            bombs.spawn_on(
+                async move {
+                    for _ in 0..5 {
+                        let answer = attacker.send(Way::Http1, &request).await;
+                        assert_eq!(
+                            (answer.status, answer.reason()),
+                            (413, Some("upload_too_large")),
+                            "{answer:?}"
+                        );
+                    }
+                },
+                arena.attackers(),
+            );
         }
     }
     arena.holds("compression bombs", 64 * MIB).await;
@@ -135,19 +144,22 @@ async fn a_websocket_message_of_any_length_passes_through_a_small_gateway() {
         let mut raw = Raw::open(arena.attacker.proxy).await;
         let answer = raw.exchange("GET", &arena.attacker.absolute(&upgrade)).await;
         assert_eq!(answer.status, 101, "{answer:?}");
-        sending.spawn(async move {
-            // One frame of 2^40 bytes, masked with zeros.
-            let mut header = vec![0x82, 0xff];
-            header.extend((1_u64 << 40).to_be_bytes());
-            header.extend([0; 4]);
-            raw.send(header).await;
-            let piece = vec![0xa5; 64 << 10];
-            let mut sent = 0;
-            while sent < 64 << 20 && raw.output.write_all(&piece).await.is_ok() {
-                sent += piece.len();
-            }
-            sent
-        });
+        sending.spawn_on(
+            async move {
+                // One frame of 2^40 bytes, masked with zeros.
+                let mut header = vec![0x82, 0xff];
+                header.extend((1_u64 << 40).to_be_bytes());
+                header.extend([0; 4]);
+                raw.send(header).await;
+                let piece = vec![0xa5; 64 << 10];
+                let mut sent = 0;
+                while sent < 64 << 20 && raw.output.write_all(&piece).await.is_ok() {
+                    sent += piece.len();
+                }
+                sent
+            },
+            arena.attackers(),
+        );
     }
     arena.holds("WebSocket messages without end", 48 * MIB).await;
     for sent in sending.join_all().await {
@@ -167,7 +179,7 @@ async fn requests_before_their_answers_are_answered_in_turn() {
         let stream = tokio::net::TcpStream::connect(arena.attacker.proxy).await.unwrap();
         let (mut input, mut output) = stream.into_split();
         let head = head.clone();
-        let writer = tokio::spawn(async move {
+        let writer = arena.attackers().spawn(async move {
             for _ in 0..EACH {
                 output.write_all(&head).await.unwrap();
             }
@@ -187,7 +199,7 @@ async fn requests_before_their_answers_are_answered_in_turn() {
     }
     let mut readers = JoinSet::new();
     arena.holds("requests before their answers", 32 * MIB).await;
-    open.into_iter().for_each(|reader| drop(readers.spawn(reader)));
+    open.into_iter().for_each(|reader| drop(readers.spawn_on(reader, arena.attackers())));
     readers.join_all().await;
     arena.finish(4 * EACH as i64..=4 * EACH as i64).await;
 }
@@ -199,26 +211,32 @@ async fn a_flood_of_refused_requests_delays_nobody_elses() {
     let mut flood = JoinSet::new();
     for _ in 0..32 {
         let attacker = arena.attacker.clone();
-        flood.spawn(async move {
-            let request = Request::get("nobody.test", "/");
-            let mut raw = Raw::open(attacker.proxy).await;
-            let mut answered = 0;
-            while answered < 2000 {
-                let answer = raw.exchange("GET", &attacker.absolute(&request)).await;
-                assert_eq!(
-                    (answer.status, answer.reason()),
-                    (403, Some("unknown_destination")),
-                    "{answer:?}"
-                );
-                answered += 1;
-            }
-        });
+        flood.spawn_on(
+            async move {
+                let request = Request::get("nobody.test", "/");
+                let mut raw = Raw::open(attacker.proxy).await;
+                let mut answered = 0;
+                while answered < 2000 {
+                    let answer = raw.exchange("GET", &attacker.absolute(&request)).await;
+                    assert_eq!(
+                        (answer.status, answer.reason()),
+                        (403, Some("unknown_destination")),
+                        "{answer:?}"
+                    );
+                    answered += 1;
+                }
+            },
+            arena.attackers(),
+        );
     }
-    eventually("the flood to begin", async || {
-        (arena.world.gate.metric("outgate_decisions_total", &["action=\"deny\""]).await > 200.0).then_some(())
-    })
-    .await;
+    let denied =
+        async |arena: &Arena| arena.world.gate.metric("outgate_decisions_total", &["action=\"deny\""]).await;
+    eventually("the flood to begin", async || (denied(&arena).await > 1000.0).then_some(())).await;
+    let (before, begun) = (denied(&arena).await, Instant::now());
     arena.holds("a flood of refused requests", 48 * MIB).await;
+    let (refused, took) = (denied(&arena).await - before, begun.elapsed().as_secs_f64());
+    // A hundred a second, one that each connection had waiting, and what came while the other had nothing open.
+    assert!(refused < 300.0 + 110.0 * took, "{refused} were refused within {took} s");
     flood.shutdown().await;
-    arena.finish(200..).await;
+    arena.finish(1000..).await;
 }
