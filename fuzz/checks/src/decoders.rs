@@ -64,6 +64,11 @@ fn wire(encodings: &[Encoding], body: &[u8], cuts: &mut Cuts) {
     if !small(&whole) || !small(&pieces) {
         return;
     }
+    // Where both layers are wrong, which of them is seen first depends on what has come.
+    let undecodable = |inspected: &Inspected| matches!(inspected.result, Err(Refusal::Undecodable(_)));
+    if encodings.len() > 1 && undecodable(&whole) && undecodable(&pieces) {
+        return;
+    }
     assert_eq!(pieces.result, whole.result, "{encodings:?}: the answer depends on the cuts");
     if whole.result.is_ok() {
         assert_eq!(pieces.inspector.decoded_bytes(), whole.inspector.decoded_bytes());
