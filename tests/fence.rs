@@ -160,6 +160,10 @@ mod bodies {
         ("memory of an outside process", "No such file or directory"),
         ("a user namespace of one's own", ""),
         ("shared memory", "No such file or directory"),
+        ("another discipline for a terminal", "Operation not permitted"),
+        ("a terminal for oneself alone", "Operation not permitted"),
+        ("settings of the gateway", "there are none"),
+        ("where interrupts go", "it is read-only"),
         ("writing the policy", "nothing was written"),
         ("another policy by moving its folder", "Device or resource busy"),
         ("a folder outside by a descriptor", "No such file or directory"),
@@ -197,7 +201,7 @@ mod bodies {
         let mut attempt = world.gate.program("sh");
         attempt.args(["-c", &hold, "sh"]).arg(run.as_std().get_program()).args(run.as_std().get_args());
         let output = ended({
-            attempt.args(&inside);
+            attempt.args(&inside).env("OUTGATE_LOG_FORMAT", "text");
             attempt
         })
         .await;
@@ -230,7 +234,8 @@ mod bodies {
         let mut attempt = world.gate.program("sh");
         attempt
             .args(["-c", &hold, "sh"])
-            .args(try_all(spare.join("policy.toml").display().to_string(), "outside"));
+            .args(try_all(spare.join("policy.toml").display().to_string(), "outside"))
+            .env("OUTGATE_LOG_FORMAT", "text");
         let output = ended(attempt).await;
         let complaint = String::from_utf8_lossy(&output.stderr);
         let became: BTreeMap<String, String> = serde_json::from_slice(&output.stdout).expect(&complaint);

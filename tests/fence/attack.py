@@ -177,6 +177,34 @@ def _():
     call(16, 0, ctypes.c_ulong(0x1_0000_5412), ctypes.create_string_buffer(b"x"))
 
 
+@attempt("another discipline for a terminal")
+def _():
+    fcntl.ioctl(os.openpty()[1], 0x5423, struct.pack("i", 0))
+
+
+@attempt("a terminal for oneself alone")
+def _():
+    fcntl.ioctl(os.openpty()[1], 0x540C)
+
+
+@attempt("settings of the gateway")
+def _():
+    if "OUTGATE_LOG_FORMAT" not in os.environ:
+        raise OSError(0, "there are none")
+
+
+@attempt("where interrupts go")
+def _():
+    if os.statvfs("/proc/irq").f_flag & os.ST_RDONLY:
+        raise OSError(0, "it is read-only")
+
+
+@attempt("the kernel's other settings")
+def _():
+    if os.statvfs("/sys").f_flag & os.ST_RDONLY:
+        raise OSError(0, "they are read-only")
+
+
 @attempt("writing the policy")
 def _():
     with open(POLICY, "a") as f:
