@@ -33,6 +33,8 @@ use crate::tls::UpstreamTls;
 const POOL_IDLE: Duration = Duration::from_secs(60);
 /// How many unused connections are kept for one destination.
 const POOL_PER_DESTINATION: usize = 32;
+/// How many are kept for all: each takes some 50 KiB, and whoever needs one of so many again resumes its session.
+const POOL: usize = 128;
 /// The longest response head, in bytes; generous, since some destinations set very large cookies.
 const RESPONSE_HEAD_LIMIT: usize = 256 * 1024;
 
@@ -90,8 +92,8 @@ impl Via {
 
 impl Forwarder {
     /// A forwarder with an empty pool. A new policy gets a new one: addresses it forbids must not live on in a pool.
-    /// Unused connections are closed where more than `most` are open: however many names a client thinks of, there
-    /// are descriptors left.
+    /// Unused connections are closed where `most` are open: however many names a client thinks of, there are
+    /// descriptors left.
     pub fn new(dialer: &Arc<Dialer>, policy: &Arc<Policy>, tls: &UpstreamTls, most: usize) -> Forwarder {
         let open = Arc::<AtomicUsize>::default();
         let connector = |tls: &Arc<ClientConfig>| Connector {
@@ -102,6 +104,17 @@ impl Forwarder {
         };
         let (any, http1) = (connector(&tls.any), connector(&tls.http1));
         Forwarder { any: Pool::new(any), http1: Pool::new(http1), open, most }
+    }
+
+    /// Closes unused connections where there are too many, while so many requests are under way.
+    pub fn make_room(&self, under_way: usize) {
+        let open = self.open.load(Ordering::Relaxed);
+        // Requests that share a connection, or have none yet, make this too few.
+        let unused = open.saturating_sub(under_way);
+        if open >= self.most || unused >= POOL {
+            self.any.drain();
+            self.http1.drain();
+        }
     }
 
     /// Sends `request` where `permit` says. Its URI, `Host` and version are set here. `on_connection` is told of the
@@ -120,10 +133,6 @@ impl Forwarder {
         *request.version_mut() = Version::HTTP_11;
         let mut captured = capture_connection(&mut request);
         debug_assert_eq!(request.uri().host(), Some(permit.target().host.as_str()));
-        if self.open.load(Ordering::Relaxed) >= self.most {
-            self.any.drain();
-            self.http1.drain();
-        }
         let client = match offer {
             Offer::Any => self.any.client.load_full(),
             Offer::Http1 => self.http1.client.load_full(),

@@ -144,6 +144,11 @@ impl Metrics {
         InFlight(self.series.in_flight.clone())
     }
 
+    /// How many requests are under way.
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.series.in_flight.get()).unwrap_or(0)
+    }
+
     /// Bytes left. The agent must be a registered one, or `anonymous`.
     pub fn uploaded(&self, class: Class, agent: &AgentName, bytes: u64) {
         self.uploads[class as usize].inc_by(bytes);

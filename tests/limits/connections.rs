@@ -191,6 +191,20 @@ async fn names_made_up_at_random_do_not_fill_memory() {
     arena.finish(400..=400).await;
 }
 
+/// Where there is room for many: what is kept for later takes memory all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_connections_are_kept_for_later_however_many_destinations_there_were() {
+    let arena = Arena::start("").await;
+    let descriptors = open_files(arena.world.gate.pid());
+    for number in 0..300 {
+        let request = Request::get(&format!("n{number}.wild.test"), "/");
+        assert_eq!(arena.attacker.send(Way::Http1, &request).await.status, 200);
+    }
+    let kept = open_files(arena.world.gate.pid()).saturating_sub(descriptors);
+    assert!(kept < 160, "{kept} descriptors are still in use");
+    arena.finish(300..=300).await;
+}
+
 fn open_files(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }

@@ -149,6 +149,7 @@ pub async fn forward(
     let metrics = &scope.gateway.metrics;
     // What the gateway itself adds before the destination hears of the request.
     metrics.overhead(entry.elapsed().saturating_sub(progress.held()));
+    policy.forwarder.make_room(metrics.in_flight());
     let sending = policy.forwarder.send(permit, request, offer, |via| {
         if !progress.connected() {
             head_left(scope, entry, head_bytes);
