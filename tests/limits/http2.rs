@@ -73,7 +73,7 @@ async fn requests_taken_back_at_once_cost_their_sender_the_connection() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     arena.holds("rapid reset", 64 * MIB).await;
     // Two were open at first, and new ones wait.
-    let used_up = || (connections.load(Ordering::Relaxed) > 6).then_some(());
+    let used_up = || (connections.load(Ordering::Relaxed) > 8).then_some(());
     eventually("connections to be used up", async || used_up()).await;
     resets.shutdown().await;
     arena.finish(0..).await;
