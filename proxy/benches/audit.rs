@@ -92,7 +92,7 @@ async fn run(variant: Variant, turn: Duration) -> f64 {
         writer.without_chain();
     }
     if !variant.durable {
-        writer.without_durability().await.unwrap();
+        writer.without_durability().unwrap();
     }
     let recorder = match variant.signed {
         false => Recorder::start(writer),

@@ -6,6 +6,7 @@
 pub mod agents;
 mod change;
 pub mod changed;
+mod committer;
 mod entry;
 mod file;
 mod findings;
@@ -14,6 +15,7 @@ mod identities;
 mod log;
 mod observed;
 pub mod overview;
+mod plan;
 pub mod prune;
 pub mod query;
 pub mod raw;
@@ -30,7 +32,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use policy::chain::BadRecord;
-use sqlx::{SqliteConnection, SqlitePool};
+use rusqlite::ErrorCode;
+use sqlx::SqlitePool;
 
 pub use change::{Change, NewSession};
 pub use entry::{Closing, Entry};
@@ -99,6 +102,14 @@ pub enum StoreError {
         /// What went wrong.
         error: sqlx::Error,
     },
+    /// The database cannot be opened for commits.
+    #[error("cannot open the store `{}`: {}", path.display(), commit_words(error))]
+    Connect {
+        /// The database.
+        path: PathBuf,
+        /// What went wrong.
+        error: rusqlite::Error,
+    },
     /// Its tables cannot be brought up to date.
     #[error("cannot bring the store `{}` up to date: {error}", path.display())]
     Migrate {
@@ -149,7 +160,7 @@ impl Store {
         file::make_private(&path).map_err(|error| StoreError::File { path: path.clone(), error })?;
         let (store, mut writer) = sqlite::open(&options.data_dir, options.durability).await?;
         let interrupted = writer.recover(&path).await?;
-        let unkept = |error| StoreError::Open { path: path.clone(), error };
+        let unkept = |error| StoreError::Write { path: path.clone(), error };
         writer.keep_log().await.map_err(unkept)?;
         Ok(Opened { store, writer, interrupted })
     }
@@ -211,26 +222,27 @@ impl Store {
     }
 }
 
-/// Notes something that is not part of the chain.
-async fn set_meta(connection: &mut SqliteConnection, name: &str, value: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2")
-        .bind(name)
-        .bind(value)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
+/// What is said of a file that is damaged or no database.
+const PUT_BACK: &str = "put back a copy of it, or move it away to begin a new one";
 
 /// What the database says, without the library's words around it, and what can be done about it.
 fn database_words(error: &sqlx::Error) -> String {
-    /// What SQLite says of a file that is damaged or no database (<https://sqlite.org/rescode.html>).
+    /// What SQLite says of such a file (<https://sqlite.org/rescode.html>).
     const DAMAGED: [&str; 2] = ["11", "26"];
     match error {
         sqlx::Error::Database(error) if error.code().is_some_and(|code| DAMAGED.contains(&&*code)) => {
-            format!("{}; put back a copy of it, or move it away to begin a new one", error.message())
+            format!("{}; {PUT_BACK}", error.message())
         }
         sqlx::Error::Database(error) => error.message().to_owned(),
         other => other.to_string(),
+    }
+}
+
+/// As [`database_words`], of a commit.
+fn commit_words(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => format!("{error}; {PUT_BACK}"),
+        _ => error.to_string(),
     }
 }
 

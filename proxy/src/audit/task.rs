@@ -116,7 +116,20 @@ impl Task {
         while received.is_some_and(|messages| messages > 0) && self.alone(inbox) {
             received = receive_until(&mut self.messages, inbox, Some(company)).await;
         }
+        if received != Some(0) {
+            self.gather(inbox).await;
+        }
         received == Some(0)
+    }
+
+    /// Lets everything run that can, so that what asks at the same moment is in the same transaction.
+    async fn gather(&mut self, inbox: &mut Vec<Message>) {
+        tokio::task::yield_now().await;
+        while inbox.len() < BATCH
+            && let Ok(message) = self.messages.try_recv()
+        {
+            inbox.push(message);
+        }
     }
 
     /// Whether nothing is lost by writing this later.

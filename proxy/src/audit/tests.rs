@@ -230,7 +230,7 @@ async fn outcomes_are_written_when_a_lock_goes_without_anybody_asking() {
 async fn a_full_store_refuses_and_recovers() {
     let folder = Folder::new();
     let Opened { store, mut writer, .. } = folder.open().await;
-    writer.limit_pages(Some(40)).await;
+    writer.limit_pages(Some(40));
     let recorder = Recorder::start(writer);
     let mut kept = 0;
     let refused = loop {

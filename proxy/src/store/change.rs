@@ -7,8 +7,9 @@ use policy::identity::{AgentName, SessionId, TokenDigest};
 use policy::record::Happening;
 use policy::redact::Redacted;
 use policy::verdict::Mode;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::{Connection, params};
 
+use super::committer::note;
 use crate::clock;
 
 /// A session that begins.
@@ -140,193 +141,156 @@ impl Change {
 
     /// Carries it out. `false` where it no longer applies: the name is taken, the agent or session is over.
     /// `now` is the event's time: what the tables say of it is what the record says.
-    pub(super) async fn apply(
-        &self,
-        connection: &mut SqliteConnection,
-        now: i64,
-    ) -> Result<bool, sqlx::Error> {
+    pub(super) fn apply(&self, connection: &Connection, now: i64) -> rusqlite::Result<bool> {
         let applied = match self {
             Change::AddAgent { agent, owner, purpose, expires, token } => {
-                add_agent(connection, agent, owner, purpose.as_ref(), *expires, now).await?
-                    && add_token(connection, *token, agent, None, now).await?
+                add_agent(connection, agent, owner, purpose.as_ref(), *expires, now)?
+                    && add_token(connection, *token, agent, None, now)?
             }
             Change::RotateAgent { agent, token, grace_until, expires } => {
-                rotate(connection, agent, *grace_until, *expires).await?
-                    && add_token(connection, *token, agent, None, now).await?
+                rotate(connection, agent, *grace_until, *expires)?
+                    && add_token(connection, *token, agent, None, now)?
             }
-            Change::RevokeAgent { agent } => revoke(connection, agent, now).await?,
-            Change::ExpireAgent { agent } => expire(connection, agent, now).await?,
+            Change::RevokeAgent { agent } => revoke(connection, agent, now)?,
+            Change::ExpireAgent { agent } => expire(connection, agent, now)?,
             Change::OpenSession { session, token } => {
-                open_session(connection, session, now).await?;
+                open_session(connection, session, now)?;
                 match token {
-                    Some(token) => {
-                        add_token(connection, *token, &session.agent, Some(session.id), now).await?
-                    }
+                    Some(token) => add_token(connection, *token, &session.agent, Some(session.id), now)?,
                     None => true,
                 }
             }
             Change::Start { values, .. } => {
-                super::set_meta(connection, "configuration", values).await?;
+                note(connection, "configuration", values)?;
                 true
             }
             Change::PutPolicy { policy, text, .. } => {
-                put_policy(connection, policy, text).await?;
+                put_policy(connection, policy, text)?;
                 true
             }
             Change::EndSession { session, exit_code, why } => {
-                end_session(connection, *session, *exit_code, *why, now).await?
+                end_session(connection, *session, *exit_code, *why, now)?
             }
         };
-        note_change(connection, now).await?;
+        note_change(connection, now)?;
         Ok(applied)
     }
 }
 
-async fn add_agent(
-    connection: &mut SqliteConnection,
+fn add_agent(
+    connection: &Connection,
     agent: &AgentName,
     owner: &Redacted,
     purpose: Option<&Redacted>,
     expires: Option<i64>,
     now: i64,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "INSERT INTO agents (name, owner, purpose, created, expires) VALUES ($1, $2, $3, $4, $5) \
+) -> rusqlite::Result<bool> {
+    let added = connection.execute(
+        "INSERT INTO agents (name, owner, purpose, created, expires) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT (name) DO NOTHING",
-    )
-    .bind(agent.as_str())
-    .bind(owner.as_str())
-    .bind(purpose.map(Redacted::as_str))
-    .bind(now)
-    .bind(expires)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
+        params![agent.as_str(), owner.as_str(), purpose.map(Redacted::as_str), now, expires],
+    )?;
+    Ok(added == 1)
 }
 
-async fn add_token(
-    connection: &mut SqliteConnection,
+fn add_token(
+    connection: &Connection,
     token: TokenDigest,
     agent: &AgentName,
     session: Option<SessionId>,
     now: i64,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("INSERT INTO tokens (digest, agent, session, created) VALUES ($1, $2, $3, $4)")
-        .bind(token.0.to_vec())
-        .bind(agent.as_str())
-        .bind(session.map(|session| session.to_string()))
-        .bind(now)
-        .execute(connection)
-        .await?;
-    Ok(done.rows_affected() == 1)
+) -> rusqlite::Result<bool> {
+    let added = connection.execute(
+        "INSERT INTO tokens (digest, agent, session, created) VALUES (?1, ?2, ?3, ?4)",
+        params![token.0.as_slice(), agent.as_str(), session.map(|session| session.to_string()), now],
+    )?;
+    Ok(added == 1)
 }
 
-async fn rotate(
-    connection: &mut SqliteConnection,
+fn rotate(
+    connection: &Connection,
     agent: &AgentName,
     grace_until: i64,
     expires: Option<i64>,
-) -> Result<bool, sqlx::Error> {
-    let done =
-        sqlx::query("UPDATE agents SET expires = $2, expired = NULL WHERE name = $1 AND revoked IS NULL")
-            .bind(agent.as_str())
-            .bind(expires)
-            .execute(&mut *connection)
-            .await?;
-    sqlx::query(
-        "UPDATE tokens SET ends = $2 WHERE agent = $1 AND session IS NULL AND (ends IS NULL OR ends > $2)",
-    )
-    .bind(agent.as_str())
-    .bind(grace_until)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
+) -> rusqlite::Result<bool> {
+    let rotated = connection.execute(
+        "UPDATE agents SET expires = ?2, expired = NULL WHERE name = ?1 AND revoked IS NULL",
+        params![agent.as_str(), expires],
+    )?;
+    connection.execute(
+        "UPDATE tokens SET ends = ?2 WHERE agent = ?1 AND session IS NULL AND (ends IS NULL OR ends > ?2)",
+        params![agent.as_str(), grace_until],
+    )?;
+    Ok(rotated == 1)
 }
 
-async fn revoke(connection: &mut SqliteConnection, agent: &AgentName, now: i64) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("UPDATE agents SET revoked = $2 WHERE name = $1 AND revoked IS NULL")
-        .bind(agent.as_str())
-        .bind(now)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("UPDATE tokens SET ends = $2 WHERE agent = $1 AND (ends IS NULL OR ends > $2)")
-        .bind(agent.as_str())
-        .bind(now)
-        .execute(connection)
-        .await?;
-    Ok(done.rows_affected() == 1)
+fn revoke(connection: &Connection, agent: &AgentName, now: i64) -> rusqlite::Result<bool> {
+    let revoked = connection.execute(
+        "UPDATE agents SET revoked = ?2 WHERE name = ?1 AND revoked IS NULL",
+        params![agent.as_str(), now],
+    )?;
+    connection.execute(
+        "UPDATE tokens SET ends = ?2 WHERE agent = ?1 AND (ends IS NULL OR ends > ?2)",
+        params![agent.as_str(), now],
+    )?;
+    Ok(revoked == 1)
 }
 
-async fn put_policy(connection: &mut SqliteConnection, digest: &str, text: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO policies (digest, text) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING")
-        .bind(digest)
-        .bind(text)
-        .execute(connection)
-        .await?;
-    Ok(())
+fn put_policy(connection: &Connection, digest: &str, text: &str) -> rusqlite::Result<()> {
+    let put = "INSERT INTO policies (digest, text) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING";
+    connection.execute(put, params![digest, text]).map(drop)
 }
 
-async fn expire(connection: &mut SqliteConnection, agent: &AgentName, now: i64) -> Result<bool, sqlx::Error> {
-    let done =
-        sqlx::query("UPDATE agents SET expired = $2 WHERE name = $1 AND expires <= $2 AND expired IS NULL")
-            .bind(agent.as_str())
-            .bind(now)
-            .execute(connection)
-            .await?;
-    Ok(done.rows_affected() == 1)
+fn expire(connection: &Connection, agent: &AgentName, now: i64) -> rusqlite::Result<bool> {
+    let expired = connection.execute(
+        "UPDATE agents SET expired = ?2 WHERE name = ?1 AND expires <= ?2 AND expired IS NULL",
+        params![agent.as_str(), now],
+    )?;
+    Ok(expired == 1)
 }
 
-async fn open_session(
-    connection: &mut SqliteConnection,
-    new: &NewSession,
-    now: i64,
-) -> Result<(), sqlx::Error> {
-    let text = |text: &Option<Redacted>| text.as_ref().map(|text| text.as_str().to_owned());
-    sqlx::query(
+fn open_session(connection: &Connection, new: &NewSession, now: i64) -> rusqlite::Result<()> {
+    fn text(text: &Option<Redacted>) -> Option<&str> {
+        text.as_ref().map(Redacted::as_str)
+    }
+    let opened = connection.execute(
         "INSERT INTO sessions (id, agent, label, tool, command, repo, branch, commit_id, observe, implicit, started) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-    )
-    .bind(new.id.to_string())
-    .bind(new.agent.as_str())
-    .bind(text(&new.label))
-    .bind(text(&new.tool))
-    .bind(text(&new.command))
-    .bind(text(&new.repo))
-    .bind(text(&new.branch))
-    .bind(text(&new.commit))
-    .bind(new.observe)
-    .bind(new.implicit)
-    .bind(now)
-    .execute(connection)
-    .await?;
-    Ok(())
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        params![
+            new.id.to_string(),
+            new.agent.as_str(),
+            text(&new.label),
+            text(&new.tool),
+            text(&new.command),
+            text(&new.repo),
+            text(&new.branch),
+            text(&new.commit),
+            new.observe,
+            new.implicit,
+            now,
+        ],
+    );
+    opened.map(drop)
 }
 
-async fn end_session(
-    connection: &mut SqliteConnection,
+fn end_session(
+    connection: &Connection,
     session: SessionId,
     exit_code: Option<i32>,
     why: SessionEnd,
     now: i64,
-) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query(
-        "UPDATE sessions SET ended = $2, exit_code = $3, why = $4 WHERE id = $1 AND ended IS NULL",
-    )
-    .bind(session.to_string())
-    .bind(now)
-    .bind(exit_code)
-    .bind(why.as_str())
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query("UPDATE tokens SET ends = $2 WHERE session = $1 AND ends IS NULL")
-        .bind(session.to_string())
-        .bind(now)
-        .execute(connection)
-        .await?;
-    Ok(done.rows_affected() == 1)
+) -> rusqlite::Result<bool> {
+    let session = session.to_string();
+    let ended = connection.execute(
+        "UPDATE sessions SET ended = ?2, exit_code = ?3, why = ?4 WHERE id = ?1 AND ended IS NULL",
+        params![session, now, exit_code, why.as_str()],
+    )?;
+    connection
+        .execute("UPDATE tokens SET ends = ?2 WHERE session = ?1 AND ends IS NULL", params![session, now])?;
+    Ok(ended == 1)
 }
 
 /// Tells whoever keeps identities in memory, in this process or another, that they changed.
-async fn note_change(connection: &mut SqliteConnection, now: i64) -> Result<(), sqlx::Error> {
-    super::set_meta(connection, "identities", &clock::ulid(now).to_string()).await
+fn note_change(connection: &Connection, now: i64) -> rusqlite::Result<()> {
+    note(connection, "identities", &clock::ulid(now).to_string())
 }

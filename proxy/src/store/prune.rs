@@ -9,13 +9,14 @@ use policy::anchor::{Anchor, Purpose};
 use policy::chain::{BadRecord, Found, Hash, Head, Problem, Verifier};
 use policy::identity::SessionId;
 use policy::record::{Happening, Record};
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Connection, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::query::first_since;
 use super::row::number;
-use super::{CommitError, Store, StoreError, Writer, set_meta};
+use super::{CommitError, Store, StoreError, Writer};
 use crate::signing::Signer;
 
 /// Records looked at before the first decision of a time, for outcomes and events of that time.
@@ -88,7 +89,9 @@ impl Stub {
 
     async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let value = serde_json::to_string(self).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        set_meta(connection, "pruned", &value).await
+        let note = "INSERT INTO meta (name, value) VALUES ('pruned', $1) \
+             ON CONFLICT (name) DO UPDATE SET value = $1";
+        sqlx::query(note).bind(value).execute(connection).await.map(drop)
     }
 }
 
@@ -307,13 +310,17 @@ pub(super) async fn last_before(
     Ok(first.unwrap_or(decision).saturating_sub(1))
 }
 
-/// Notes where a pruning shall end, so that the next start goes on with it. Of two the farther one counts.
-pub(super) async fn set_target(connection: &mut SqliteConnection, through: u64) -> Result<(), sqlx::Error> {
-    let through = target(connection).await?.unwrap_or(0).max(through);
-    set_meta(connection, "prune", &through.to_string()).await
+/// Notes where a pruning shall end, so that the next start goes on with it. Of two the farther one counts, as far as the
+/// chain knows of it.
+pub(super) fn note_target(connection: &Connection, through: u64) -> rusqlite::Result<()> {
+    let note = "INSERT INTO meta (name, value) VALUES ('prune', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1 \
+         WHERE NOT (CAST(value AS INTEGER) > CAST(?1 AS INTEGER) AND EXISTS (SELECT 1 FROM records \
+         WHERE kind = 'event' AND instr(record, '\"event\":\"pruned\"') > 0 \
+         AND instr(record, '\"through\":' || value || ',') > 0))";
+    connection.execute(note, [through.to_string()]).map(drop)
 }
 
-/// What [`set_target`] noted, where the chain says so, too: nothing is dropped by a note alone.
+/// What [`note_target`] noted, where the chain says so, too: nothing is dropped by a note alone.
 pub(super) async fn target(connection: &mut SqliteConnection) -> Result<Option<u64>, sqlx::Error> {
     let row =
         sqlx::query("SELECT value FROM meta WHERE name = 'prune'").fetch_optional(&mut *connection).await?;

@@ -9,8 +9,8 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::entry::{Closing, Entry};
+use super::plan::OpenDecision;
 use super::row::number;
-use super::writer::OpenDecision;
 use super::{CommitError, StoreError, Writer, prune};
 
 /// Records at the end of the chain that every start verifies.
@@ -31,9 +31,9 @@ impl Mark {
         Mark { seq: head.seq, hash: head.hash.to_string(), open: open.collect() }
     }
 
-    pub(super) async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        let value = serde_json::to_string(self).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        super::set_meta(connection, "mark", &value).await
+    /// As it is noted.
+    pub(super) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     async fn read(connection: &mut SqliteConnection) -> Result<Option<Mark>, sqlx::Error> {

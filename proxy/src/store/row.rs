@@ -1,15 +1,11 @@
-//! Rows of the chain on their way into the database: as few statements as it takes.
+//! Rows of the chain on their way into the database.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use policy::chain::Head;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-use sqlx::{Arguments, AssertSqlSafe};
+use rusqlite::{Connection, Statement, ToSql};
 
 use super::entry::{DecisionColumns, OutcomeColumns, Text};
-
-/// Rows a statement inserts at most. Up to as many statements are prepared, each when it is first needed.
-pub(super) const LARGEST_INSERT: usize = 64;
 
 /// A record with its place in the chain, and the columns it is searched by.
 #[derive(Debug)]
@@ -26,75 +22,60 @@ pub(super) enum Columns {
     Event,
 }
 
-/// The statements that insert 1, 2, 3 … rows. Placeholders have no numbers: SQLite looks a numbered one up in a
-/// list, for each value again.
-static INSERTS: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
-    let row = format!("({})", ["?"; 16].join(","));
-    let statement = |rows| {
-        let values = vec![row.as_str(); rows].join(",");
-        format!(
-            "INSERT INTO records (seq, kind, time, id, decision, session, agent, class, host, domain, action, \
-             reason, findings, bytes, record, hash) VALUES {values}"
-        )
-        .into()
-    };
-    (1..=LARGEST_INSERT).map(statement).collect()
-});
-
-/// Inserts up to [`LARGEST_INSERT`] rows by one statement.
-pub(super) async fn insert(connection: &mut SqliteConnection, rows: &[Row]) -> Result<(), sqlx::Error> {
-    let mut arguments = SqliteArguments::default();
-    arguments.reserve(16 * rows.len(), 0);
-    for row in rows {
-        row.bind(&mut arguments).map_err(sqlx::Error::Encode)?;
-    }
-    let statement = Arc::clone(&INSERTS[rows.len() - 1]);
-    sqlx::query_with(AssertSqlSafe(statement), arguments).execute(connection).await?;
-    Ok(())
-}
+/// One statement for each kind: what a kind has no column for is not bound.
+const DECISION: &str = "INSERT INTO records (seq, time, record, hash, kind, id, session, agent, class, host, domain, \
+     action, reason, findings) VALUES (?, ?, ?, ?, 'decision', ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const OUTCOME: &str = "INSERT INTO records (seq, time, record, hash, kind, decision, findings, bytes) \
+     VALUES (?, ?, ?, ?, 'outcome', ?, ?, ?)";
+const EVENT: &str = "INSERT INTO records (seq, time, record, hash, kind) VALUES (?, ?, ?, ?, 'event')";
 
 impl Row {
-    fn bind(&self, to: &mut SqliteArguments) -> Result<(), sqlx::error::BoxDynError> {
-        const TEXT: Option<&str> = None;
-        const NUMBER: Option<i64> = None;
-        to.add(number(self.head.seq))?;
+    pub(super) fn insert(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let statement = match &self.columns {
+            Columns::Decision(_) => DECISION,
+            Columns::Outcome(..) => OUTCOME,
+            Columns::Event => EVENT,
+        };
+        let mut statement = connection.prepare_cached(statement)?;
+        let mut values = Values { statement: &mut statement, bound: 0 };
+        values.bind(number(self.head.seq))?;
+        values.bind(self.text.time)?;
+        values.bind(&*self.text.canonical)?;
+        values.bind(self.head.hash.as_bytes().as_slice())?;
         match &self.columns {
             Columns::Decision(columns) => {
-                to.add("decision")?;
-                to.add(self.text.time)?;
-                to.add(columns.id.to_string())?;
-                to.add(NUMBER)?;
-                to.add(columns.session.map(|session| session.to_string()))?;
-                to.add(columns.agent.as_str())?;
-                to.add(columns.class.as_str())?;
-                to.add(columns.host.clone())?;
-                to.add(columns.domain.clone())?;
-                to.add(columns.action.as_str())?;
-                to.add(columns.reason.as_str())?;
-                to.add(columns.findings)?;
-                to.add(NUMBER)?;
+                let mut text = [0; ulid::ULID_LEN];
+                values.bind(&*columns.id.array_to_str(&mut text))?;
+                values.bind(columns.session.map(|session| session.to_string()))?;
+                values.bind(columns.agent.as_str())?;
+                values.bind(columns.class.as_str())?;
+                values.bind(columns.host.as_deref())?;
+                values.bind(columns.domain.as_deref())?;
+                values.bind(columns.action.as_str())?;
+                values.bind(columns.reason.as_str())?;
+                values.bind(columns.findings)?;
             }
             Columns::Outcome(decision, columns) => {
-                to.add("outcome")?;
-                to.add(self.text.time)?;
-                to.add(TEXT)?;
-                to.add(number(*decision))?;
-                for _ in 0..7 {
-                    to.add(TEXT)?;
-                }
-                to.add(columns.findings)?;
-                to.add(number(columns.bytes))?;
+                values.bind(number(*decision))?;
+                values.bind(columns.findings)?;
+                values.bind(number(columns.bytes))?;
             }
-            Columns::Event => {
-                to.add("event")?;
-                to.add(self.text.time)?;
-                for _ in 0..11 {
-                    to.add(TEXT)?;
-                }
-            }
+            Columns::Event => {}
         }
-        to.add(Arc::clone(&self.text.canonical))?;
-        to.add(self.head.hash.as_bytes().as_slice())
+        statement.raw_execute().map(drop)
+    }
+}
+
+/// The values of a statement, in the order in which it names them.
+struct Values<'s, 'c> {
+    statement: &'s mut Statement<'c>,
+    bound: usize,
+}
+
+impl Values<'_, '_> {
+    fn bind(&mut self, value: impl ToSql) -> rusqlite::Result<()> {
+        self.bound += 1;
+        self.statement.raw_bind_parameter(self.bound, value)
     }
 }
 

@@ -12,6 +12,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 
+use super::committer::Committer;
 use super::{FILE_NAME, Sqlite, Store, StoreError, Writer};
 use crate::config::Durability;
 
@@ -33,12 +34,12 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 
 /// How long a statement waits for another process that holds the database. A request waits as long for its
 /// decision before it is refused.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Each reader is a thread; the console and the log need no more.
 const READERS: u32 = 3;
 const READER_IDLE: Duration = Duration::from_secs(60);
 /// A log that grew in a burst shrinks to this size again.
-const LOG_BYTES: &str = "67108864";
+pub(super) const LOG_BYTES: &str = "67108864";
 
 /// Opens or makes the database, brings its tables up to date.
 pub(super) async fn open(data_dir: &Path, durability: Durability) -> Result<(Store, Writer), StoreError> {
@@ -49,7 +50,9 @@ pub(super) async fn open(data_dir: &Path, durability: Durability) -> Result<(Sto
     migrate(&path, &mut connection).await?;
     let readers = ArcSwap::from_pointee(readers(&path));
     let sqlite = Arc::new(Sqlite { data_dir: data_dir.to_owned(), readers });
-    let writer = Writer::new(connection, &path, durability, Arc::clone(&sqlite));
+    let opening = |error| StoreError::Connect { path: path.clone(), error };
+    let committer = Committer::open(&path, durability).map_err(opening)?;
+    let writer = Writer::new(connection, committer, &path, durability, Arc::clone(&sqlite));
     Ok((Store::Sqlite(sqlite), writer))
 }
 
@@ -57,7 +60,7 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), S
     MIGRATIONS.run(connection).await.map_err(|error| StoreError::Migrate { path: path.to_owned(), error })
 }
 
-/// The connection that writes.
+/// The connection of who writes, for everything but commits.
 pub(super) async fn connect_writer(
     path: &Path,
     durability: Durability,

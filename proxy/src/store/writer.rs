@@ -4,7 +4,7 @@
 //! them first the insert fails on the primary key, and the writer reads what was added, checks that it continues
 //! the chain, and tries again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,17 +14,19 @@ use policy::chain::{BadRecord, Found, Hash, Head, Verifier};
 use policy::event::Event;
 use policy::identity::SessionId;
 use policy::record::Record;
-use policy::verdict::{Action, Reason};
+use rusqlite::ErrorCode;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row as _};
 use ulid::Ulid;
 
-use super::entry::{Body, Entry, OutcomeColumns, PlannedChange, Text};
+use super::committer::Committer;
+use super::entry::{Body, Entry, OutcomeColumns, Text};
 use super::file::OpenFiles;
 use super::log::LogKeeper;
+use super::plan::{Asked, OpenDecision, Plan};
 use super::recover::Mark;
-use super::row::{Columns, LARGEST_INSERT, Row, insert, number};
-use super::{Sqlite, database_words, prune, sqlite};
+use super::row::{Columns, Row};
+use super::{Sqlite, commit_words, database_words, sqlite};
 use crate::config::Durability;
 
 /// How often another process may get in between before the writer gives up for this batch.
@@ -37,7 +39,9 @@ const MODELS: usize = 10_000;
 /// Appends to the chain.
 #[derive(Debug)]
 pub struct Writer {
+    /// For what takes its time: looking back, dropping, carrying the log.
     pub(super) connection: SqliteConnection,
+    pub(super) committer: Committer,
     pub(super) head: Head,
     pub(super) open: HashMap<Ulid, OpenDecision>,
     pub(super) marked: Option<Instant>,
@@ -58,23 +62,6 @@ pub struct Writer {
     unchained: bool,
     #[cfg(test)]
     lie: bool,
-}
-
-/// What the writer remembers of a decision until its outcome comes.
-#[derive(Clone, Debug)]
-pub(super) struct OpenDecision {
-    pub seq: u64,
-    pub action: Action,
-    pub reason: Reason,
-    pub session: Option<SessionId>,
-    pub provider: Option<Arc<str>>,
-}
-
-/// A model, and the service it was asked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Asked {
-    provider: Option<Arc<str>>,
-    model: Option<Arc<str>>,
 }
 
 /// Why nothing was committed.
@@ -98,9 +85,15 @@ pub enum CommitError {
     /// A change that no longer applies.
     #[error("this has changed in the meantime")]
     Stale,
-    /// Anything else the database says.
+    /// Anything else the database says to a commit.
+    #[error("the store failed: {}", commit_words(.0))]
+    Commit(rusqlite::Error),
+    /// Anything else it says to what is not a commit.
     #[error("the store failed: {}", database_words(.0))]
     Database(sqlx::Error),
+    /// The thread that committed ended without an answer.
+    #[error("a commit was broken off")]
+    Lost,
 }
 
 /// What became of a batch whose commit failed.
@@ -112,29 +105,17 @@ pub enum Settled {
     Written,
 }
 
-/// A batch with its place in the chain.
-#[derive(Debug, Default)]
-struct Plan {
-    rows: Vec<Row>,
-    last_words: Vec<(u64, Action, Reason)>,
-    opened: HashMap<Ulid, OpenDecision>,
-    closed: HashSet<Ulid>,
-    changes: Vec<PlannedChange>,
-    anchors: Vec<Anchor>,
-    models: HashMap<SessionId, Asked>,
-    prune: Option<u64>,
-    head: Option<Head>,
-}
-
 impl Writer {
     pub(super) fn new(
         connection: SqliteConnection,
+        committer: Committer,
         path: &Path,
         durability: Durability,
         shared: Arc<Sqlite>,
     ) -> Writer {
         Writer {
             connection,
+            committer,
             head: Head::GENESIS,
             open: HashMap::new(),
             marked: None,
@@ -161,8 +142,8 @@ impl Writer {
     }
 
     /// Leaves it to a task of its own to carry the log into the database.
-    pub(super) async fn keep_log(&mut self) -> Result<(), sqlx::Error> {
-        leave_log_alone(&mut self.connection).await?;
+    pub(super) async fn keep_log(&mut self) -> Result<(), CommitError> {
+        self.leave_log_alone().await?;
         self.log = Some(LogKeeper::start(self.files.path()));
         Ok(())
     }
@@ -195,9 +176,13 @@ impl Writer {
             log.begin_anew(&mut self.connection).await;
         }
         for _ in 0..TRIES {
-            let plan = self.plan(batch);
+            let mut plan = self.plan(batch);
             let Some(_) = plan.head else { return Ok(()) };
-            match self.write(&plan).await {
+            if self.marked.is_some_and(|marked| marked.elapsed() >= MARK_EVERY) {
+                plan.mark = Some(self.mark_after(&plan));
+            }
+            let (plan, written) = self.committer.write(plan).await;
+            match written {
                 #[cfg(test)]
                 Ok(()) if std::mem::take(&mut self.lie) => {
                     self.unsure = Some(plan);
@@ -207,9 +192,9 @@ impl Writer {
                     self.adopt(plan);
                     return Ok(());
                 }
-                Err(CommitError::Database(error)) if is_taken(&error) => {
+                Err(error) if error.is_taken() => {
                     if self.catch_up().await? == 0 {
-                        return Err(CommitError::Database(error));
+                        return Err(error);
                     }
                 }
                 Err(error) => {
@@ -257,11 +242,13 @@ impl Writer {
     /// As for any commit.
     pub async fn mark(&mut self) -> Result<(), CommitError> {
         // Who has not looked for what is open, as a command beside the gateway, must not note that nothing is.
-        if self.marked.is_some() {
-            let open = self.open.values().map(|open| open.seq);
-            Mark::of(self.head, open).write(&mut self.connection).await?;
+        if self.marked.is_none() {
+            return Ok(());
         }
-        Ok(())
+        let mut plan = Plan::default();
+        plan.mark = Some(self.mark_after(&plan));
+        let (plan, written) = self.committer.write(plan).await;
+        written.map(|()| self.adopt(plan))
     }
 
     /// Closes the connection, which lets SQLite tidy its files.
@@ -270,6 +257,7 @@ impl Writer {
             log.close().await;
         }
         self.shared.readers.load().close().await;
+        drop(self.committer);
         if let Err(error) = self.connection.close().await {
             tracing::warn!(%error, "the store did not close cleanly");
         }
@@ -374,6 +362,9 @@ impl Writer {
             log.wrote(plan.rows.len());
         }
         self.head = plan.head.unwrap_or(self.head);
+        if plan.mark.is_some() {
+            self.marked = Some(Instant::now());
+        }
         self.open.extend(plan.opened);
         for decision in &plan.closed {
             self.open.remove(decision);
@@ -384,46 +375,6 @@ impl Writer {
             self.models.clear();
         }
         self.models.extend(plan.models);
-    }
-
-    async fn write(&mut self, plan: &Plan) -> Result<(), CommitError> {
-        let mark = self.marked.is_some_and(|marked| marked.elapsed() >= MARK_EVERY);
-        let more = !plan.last_words.is_empty()
-            || !plan.changes.is_empty()
-            || !plan.models.is_empty()
-            || plan.prune.is_some()
-            || mark;
-        if plan.rows.len() <= LARGEST_INSERT && !more {
-            // A statement alone is a transaction, and saves two trips to the connection's thread.
-            return Ok(insert(&mut self.connection, &plan.rows).await?);
-        }
-        let mark = mark.then(|| self.mark_after(plan));
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        for rows in plan.rows.chunks(LARGEST_INSERT) {
-            insert(&mut transaction, rows).await?;
-        }
-        for (seq, action, reason) in &plan.last_words {
-            set_last_word(&mut transaction, *seq, *action, *reason).await?;
-        }
-        for (session, asked) in &plan.models {
-            set_model(&mut transaction, *session, asked).await?;
-        }
-        for change in &plan.changes {
-            if !change.change.apply(&mut transaction, change.time).await? && change.must_apply {
-                return Err(CommitError::Stale);
-            }
-        }
-        if let Some(through) = plan.prune {
-            prune::set_target(&mut transaction, through).await?;
-        }
-        if let Some(mark) = &mark {
-            mark.write(&mut transaction).await?;
-        }
-        transaction.commit().await?;
-        if mark.is_some() {
-            self.marked = Some(Instant::now());
-        }
-        Ok(())
     }
 
     fn mark_after(&self, plan: &Plan) -> Mark {
@@ -490,12 +441,18 @@ impl Writer {
         Ok(())
     }
 
-    async fn take(&mut self, mut connection: SqliteConnection) -> Result<(), sqlx::Error> {
-        if self.log.is_some() {
-            leave_log_alone(&mut connection).await?;
-        }
+    async fn take(&mut self, connection: SqliteConnection) -> Result<(), CommitError> {
         self.connection = connection;
+        self.committer.renew()?;
+        if self.log.is_some() {
+            self.leave_log_alone().await?;
+        }
         Ok(())
+    }
+
+    async fn leave_log_alone(&mut self) -> Result<(), CommitError> {
+        sqlx::query("PRAGMA wal_autocheckpoint = 0").execute(&mut self.connection).await?;
+        self.committer.leave_log_alone()
     }
 
     /// Looks again which files are open, after the first statement has made them.
@@ -504,44 +461,24 @@ impl Writer {
     }
 }
 
-async fn leave_log_alone(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("PRAGMA wal_autocheckpoint = 0").execute(connection).await?;
-    Ok(())
+impl CommitError {
+    /// Another process took the number.
+    fn is_taken(&self) -> bool {
+        use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
+        let CommitError::Commit(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
+        matches!(error.extended_code, SQLITE_CONSTRAINT_PRIMARYKEY | SQLITE_CONSTRAINT_UNIQUE)
+    }
 }
 
-async fn set_last_word(
-    connection: &mut SqliteConnection,
-    seq: u64,
-    action: Action,
-    reason: Reason,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE records SET action = $2, reason = $3 WHERE seq = $1")
-        .bind(number(seq))
-        .bind(action.as_str())
-        .bind(reason.as_str())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn set_model(
-    connection: &mut SqliteConnection,
-    session: SessionId,
-    asked: &Asked,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE sessions SET provider = coalesce($2, provider), model = coalesce($3, model) WHERE id = $1",
-    )
-    .bind(session.to_string())
-    .bind(asked.provider.as_deref())
-    .bind(asked.model.as_deref())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-fn is_taken(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+impl From<rusqlite::Error> for CommitError {
+    fn from(error: rusqlite::Error) -> CommitError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => CommitError::Locked,
+            Some(ErrorCode::ReadOnly) => CommitError::ReadOnly,
+            Some(ErrorCode::DiskFull) => CommitError::Full,
+            _ => CommitError::Commit(error),
+        }
+    }
 }
 
 impl From<sqlx::Error> for CommitError {
@@ -569,18 +506,16 @@ impl Writer {
     ///
     /// # Errors
     /// A store that does not answer.
-    pub async fn without_durability(&mut self) -> Result<(), CommitError> {
-        sqlx::query("PRAGMA synchronous = OFF").execute(&mut self.connection).await?;
-        Ok(())
+    pub fn without_durability(&mut self) -> Result<(), CommitError> {
+        self.committer.pragma("synchronous", "OFF")
     }
 }
 
 #[cfg(test)]
 impl Writer {
     /// Lets the database grow to so many pages only.
-    pub(crate) async fn limit_pages(&mut self, pages: Option<u32>) {
-        let pragma = format!("PRAGMA max_page_count = {}", pages.unwrap_or(u32::MAX / 2));
-        sqlx::query(sqlx::AssertSqlSafe(pragma)).execute(&mut self.connection).await.unwrap();
+    pub(crate) fn limit_pages(&mut self, pages: Option<u32>) {
+        self.committer.pragma("max_page_count", pages.unwrap_or(u32::MAX / 2)).unwrap();
     }
 
     /// The next commit succeeds and says that it failed.
