@@ -150,3 +150,70 @@ pub(super) fn note(connection: &Connection, name: &str, value: &str) -> rusqlite
     let note = "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2";
     connection.prepare_cached(note)?.execute(params![name, value]).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use futures_util::poll;
+    use sqlx::Connection as _;
+
+    use super::*;
+    use crate::store::tests::{Folder, decision};
+    use crate::store::{Entry, Opened, Store, StoreOptions};
+
+    async fn opened(folder: &Folder, durability: Durability) -> Opened {
+        let options = StoreOptions { data_dir: folder.path().to_owned(), durability };
+        Store::open(&options, folder.claim.as_ref().unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_commit_needs_no_other_thread_unless_it_may_wait() {
+        let entry = [Entry::decision(&decision("a.example"))];
+        for (durability, was_slow, here) in [
+            (Durability::Commit, false, true),
+            (Durability::Commit, true, false),
+            (Durability::Power, false, false),
+        ] {
+            let folder = Folder::new();
+            let Opened { mut writer, store, .. } = opened(&folder, durability).await;
+            writer.committer.slow_until = was_slow.then(|| Instant::now() + ASIDE);
+            let mut commit = std::pin::pin!(writer.commit(&entry));
+            let first = poll!(&mut commit);
+            assert_eq!(matches!(first, Poll::Ready(Ok(()))), here, "{durability:?}, slow before: {was_slow}");
+            if first.is_pending() {
+                commit.await.unwrap();
+            }
+            assert_eq!(store.last_seq().await.unwrap(), 1, "{durability:?}, slow before: {was_slow}");
+        }
+    }
+
+    /// On one thread: a commit that waited here would keep the clock from being asked.
+    #[tokio::test]
+    async fn who_waits_for_another_process_does_not_hold_others_up() {
+        let folder = Folder::new();
+        let Opened { mut writer, store, .. } = opened(&folder, Durability::Commit).await;
+        let mut stranger = folder.stranger().await;
+        let lock = stranger.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let entry = [Entry::decision(&decision("a.example"))];
+        let mut commit = std::pin::pin!(writer.commit(&entry));
+        let began = Instant::now();
+        let waited = tokio::time::timeout(Duration::from_millis(50), &mut commit).await;
+        assert!(waited.is_err(), "it waits for the other: {waited:?}");
+        assert!(began.elapsed() < BUSY_TIMEOUT / 2, "and lets others go on: {:?}", began.elapsed());
+        lock.rollback().await.unwrap();
+        commit.await.unwrap();
+        assert_eq!(store.last_seq().await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_broken_off_while_waiting_goes_on_with_the_next() {
+        let folder = Folder::new();
+        let Opened { mut writer, store, .. } = opened(&folder, Durability::Power).await;
+        let first = [Entry::decision(&decision("a.example"))];
+        assert!(poll!(std::pin::pin!(writer.commit(&first))).is_pending());
+        writer.commit(&[Entry::decision(&decision("b.example"))]).await.unwrap();
+        let last = store.last_seq().await.unwrap();
+        assert!((1..=2).contains(&last), "numbers go on: {last}");
+    }
+}
