@@ -8,20 +8,15 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// Largest file that is read where nothing else is said, in bytes.
-pub const FILE_LIMIT: u64 = 8 * 1024 * 1024;
+/// Largest file that is read where nothing else is said, in bytes: a policy of 100,000 rules takes half of it.
+pub const FILE_LIMIT: u64 = 32 * 1024 * 1024;
 
 /// The bytes of a plain file.
 ///
 /// # Errors
 /// What is no plain file, is larger than `limit`, or cannot be read.
 pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!("it is larger than {limit} bytes")));
-    }
-    Ok(bytes)
+    up_to(limit, open(path)?)
 }
 
 /// The text of a plain file of at most [`FILE_LIMIT`].
@@ -30,6 +25,23 @@ pub fn bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// As [`bytes()`], and what is no UTF-8.
 pub fn text(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes(path, FILE_LIMIT)?).map_err(|_| io::Error::other("it is not UTF-8"))
+}
+
+/// As [`text`], of whatever somebody named on a command line, which may be a pipe of theirs.
+///
+/// # Errors
+/// As [`text`], but for its kind.
+pub fn text_of_any(path: &Path) -> io::Result<String> {
+    String::from_utf8(up_to(FILE_LIMIT, File::open(path)?)?).map_err(|_| io::Error::other("it is not UTF-8"))
+}
+
+fn up_to(limit: u64, file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!("it is larger than {limit} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Opens a plain file for reading.
@@ -71,6 +83,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_names_a_file_may_name_a_pipe_but_no_more_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        let [plain, large] = ["plain", "large"].map(|name| root.path().join(name));
+        fs::write(&plain, "text").unwrap();
+        assert_eq!(text_of_any(&plain).unwrap(), "text");
+        File::create(&large).unwrap().set_len(FILE_LIMIT + 1).unwrap();
+        assert_eq!(text_of_any(&large).unwrap_err().to_string(), "it is larger than 33554432 bytes");
+        assert_eq!(text_of_any(Path::new("/dev/null")).unwrap(), "");
+    }
+
+    #[test]
     fn plain_files_are_read_whole_and_nothing_else_is_waited_for() {
         let root = tempfile::tempdir().unwrap();
         let [pipe, endless, folder, large, link, bad, missing] =
@@ -87,7 +110,7 @@ mod tests {
             (pipe, "it is a pipe, not a plain file"),
             (endless, "it is a device, not a plain file"),
             (folder, "it is a folder, not a plain file"),
-            (large, "it is larger than 8388608 bytes"),
+            (large, "it is larger than 33554432 bytes"),
             (bad, "it is not UTF-8"),
             (missing, "No such file or directory (os error 2)"),
             (link, "text"),

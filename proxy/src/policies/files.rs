@@ -1,6 +1,5 @@
 //! Policy files as texts, to be checked or changed before any of them is in force.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +25,7 @@ pub struct PolicyFile {
 /// # Errors
 /// The first that cannot be read, in words.
 pub fn read(paths: &[PathBuf]) -> Result<Vec<PolicyFile>, String> {
-    read_by(paths, |path| fs::read_to_string(path))
+    read_by(paths, reading::text_of_any)
 }
 
 fn read_by(paths: &[PathBuf], text: impl Fn(&Path) -> io::Result<String>) -> Result<Vec<PolicyFile>, String> {
