@@ -19,9 +19,27 @@ use crate::identify::Client;
 use crate::reply::{Malformed, OWN_HEADER_PREFIX, Refusal};
 
 /// Headers by which some frameworks take another method than the request line's.
-pub const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+pub static METHOD_OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
 /// Spellings that servers which map `_` to `-` would take for framing.
-const FRAMING_LOOKALIKES: [&str; 2] = ["content_length", "transfer_encoding"];
+static FRAMING_LOOKALIKES: [HeaderName; 2] =
+    [HeaderName::from_static("content_length"), HeaderName::from_static("transfer_encoding")];
+/// What belongs to a connection and not to what is said on it (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "proxy-authorization",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+];
 
 /// What a head says, once.
 #[derive(Debug)]
@@ -170,7 +188,7 @@ fn check_framing(parts: &Parts) -> Result<Kind, Refusal> {
     if parts.method == Method::TRACE {
         return Err(malformed("TRACE is not taken: it would echo credentials"));
     }
-    if FRAMING_LOOKALIKES.iter().any(|name| headers.contains_key(*name)) {
+    if FRAMING_LOOKALIKES.iter().any(|name| headers.contains_key(name)) {
         return Err(malformed("it has a header that some servers read as a length"));
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -233,7 +251,7 @@ fn methods(parts: &Parts, path: &RequestPath) -> Vec<String> {
             methods.push(method);
         }
     };
-    for name in METHOD_OVERRIDES {
+    for name in &METHOD_OVERRIDES {
         parts.headers.get_all(name).iter().for_each(|value| add(value.as_bytes()));
     }
     let query = path.query().unwrap_or_default();
@@ -254,8 +272,8 @@ pub fn head_bytes(parts: &Parts) -> u64 {
     (line + fields + 2) as u64
 }
 
-/// Takes out what belongs to the client's connection and not to the request (RFC 9110, section 7.6.1), and what
-/// belongs to Outgate. `te: trailers` stays: gRPC servers ask for it.
+/// Takes out what belongs to the client's connection and not to the request, and what belongs to Outgate.
+/// `te: trailers` stays: gRPC servers ask for it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -267,20 +285,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        "connection",
-        "proxy-connection",
-        "keep-alive",
-        "te",
-        "transfer-encoding",
-        "upgrade",
-        "http2-settings",
-        "proxy-authorization",
-        "proxy-authenticate",
-        "proxy-authentication-info",
-    ] {
-        headers.remove(name);
-    }
+    remove_those(headers, |name| HOP_BY_HOP.contains(&name));
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -302,10 +307,14 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 /// Takes out what an upstream may not say to the client: its connection's fields, ways around us, our own words.
 pub fn clean_response(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
-    headers.remove(ALT_SVC);
-    let own: Vec<_> =
-        headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADER_PREFIX)).cloned().collect();
-    for name in own {
+    remove_those(headers, |name| name == ALT_SVC || name.starts_with(OWN_HEADER_PREFIX));
+}
+
+/// Takes out the fields of such names. Most heads have none of them: looking at those that are there takes less than
+/// asking for each that might be.
+fn remove_those(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let unwanted: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+    for name in unwanted {
         headers.remove(name);
     }
 }

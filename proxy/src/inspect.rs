@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use policy::catalogue::Spot;
 use policy::decode::{BodyInspector, DecodeLimits, Encoding, Refusal, Undecodable};
 use policy::model::{self, ModelShape};
@@ -23,6 +23,10 @@ use crate::config::Config;
 use crate::entry::Progress;
 use crate::gateway::CurrentPolicy;
 use crate::head::{Head, METHOD_OVERRIDES};
+
+/// Headers by which MCP is known.
+static MCP_SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+static MCP_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// What the head of a request holds.
 #[derive(Default)]
@@ -416,7 +420,7 @@ pub fn shapes(parts: &Parts, head: &Head, class: Class) -> Vec<Finding> {
     if git::request(method, path, head.path.query()).is_some_and(|(request, _)| request.is_push()) {
         findings.push(Finding::GitPush);
     }
-    if METHOD_OVERRIDES.iter().any(|name| parts.headers.contains_key(*name)) {
+    if METHOD_OVERRIDES.iter().any(|name| parts.headers.contains_key(name)) {
         findings.push(Finding::MethodOverride);
     }
     if asks_dns(parts, head) {
@@ -457,8 +461,8 @@ impl Shape {
             path: head.path.as_str().to_owned(),
             content_type: text(CONTENT_TYPE).map(str::to_owned),
             accept: text(ACCEPT).map(str::to_owned),
-            mcp_session: parts.headers.contains_key("mcp-session-id"),
-            mcp_version: parts.headers.contains_key("mcp-protocol-version"),
+            mcp_session: parts.headers.contains_key(&MCP_SESSION),
+            mcp_version: parts.headers.contains_key(&MCP_VERSION),
         }
     }
 
