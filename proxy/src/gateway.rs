@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::policies::Loaded;
 use crate::policies::known::Known;
+use crate::remembered::Remembered;
 use crate::reply::Refusal;
 use crate::slots::Slots;
 use crate::store::{Change, Store};
@@ -127,10 +128,21 @@ pub struct CurrentPolicy {
     pub digest_key: DigestKey,
     /// The door of the records.
     pub redactor: Redactor,
+    hosts: Remembered<Host, Named>,
+    rule_names: Remembered<Arc<str>, Redacted>,
     /// Connections made under this policy.
     pub forwarder: Forwarder,
     /// Cancelled when another policy takes this one's place: what lives on is judged again.
     pub superseded: CancellationToken,
+}
+
+/// A destination as records name it.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The host.
+    pub host: Redacted,
+    /// Its registrable domain.
+    pub domain: Redacted,
 }
 
 impl Gateway {
@@ -324,6 +336,8 @@ impl CurrentPolicy {
         let secrets = Arc::new(loaded.secrets);
         CurrentPolicy {
             redactor: Redactor::new(Arc::clone(&secrets)),
+            hosts: Remembered::default(),
+            rule_names: Remembered::default(),
             forwarder: Forwarder::new(dialer, &rules, upstream, places),
             known_sources: loaded.sources,
             known: loaded.known,
@@ -332,5 +346,19 @@ impl CurrentPolicy {
             rules,
             secrets,
         }
+    }
+
+    /// A host as records name it. Looking it through takes longer than deciding does, and most requests go where others
+    /// went before.
+    pub fn named(&self, host: &Host) -> Named {
+        self.hosts.answer(host, || Named {
+            host: self.redactor.host(host.as_str()),
+            domain: self.redactor.host(registrable_domain(host)),
+        })
+    }
+
+    /// A rule's name as records give it.
+    pub fn rule_name(&self, name: &Arc<str>) -> Redacted {
+        self.rule_names.answer(name, || self.redactor.text(&**name))
     }
 }

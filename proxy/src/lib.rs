@@ -43,6 +43,7 @@ pub mod patience;
 pub mod policies;
 pub mod presence;
 pub mod reading;
+pub mod remembered;
 pub mod reply;
 mod report;
 pub mod resolve;

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use http::Version;
 use http::request::Parts;
-use policy::catalogue::registrable_domain;
 use policy::record::Decision;
+use policy::redact::{Redacted, Redactor};
 use policy::request::Kind;
-use policy::target::{Host, Target};
+use policy::target::Target;
 use policy::verdict::Judgement;
 use ulid::Ulid;
 
@@ -16,6 +16,9 @@ use crate::entry::Progress;
 use crate::gateway::CurrentPolicy;
 use crate::head::asks_for_websocket;
 use crate::identify::Client;
+
+/// Methods that most requests are made with (RFC 9110, section 9.3; RFC 5789).
+const WORDS: [&str; 9] = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
 
 /// What a record says a request was about.
 #[derive(Clone, Debug)]
@@ -75,7 +78,8 @@ impl Subject {
 pub(super) fn decision(policy: &CurrentPolicy, subject: &Subject, judgement: &Judgement) -> Decision {
     let redactor = &policy.redactor;
     let target = subject.target.as_ref();
-    let host = |host: &Host| redactor.host(host.as_str());
+    let named = target.map(|target| policy.named(&target.host));
+    let (host, domain) = named.map(|named| (named.host, named.domain)).unzip();
     // A name by itself is spoken to in no way, and on no port.
     let spoken_to = target.filter(|_| subject.kind != Kind::Dns);
     Decision {
@@ -90,21 +94,30 @@ pub(super) fn decision(policy: &CurrentPolicy, subject: &Subject, judgement: &Ju
         kind: subject.kind,
         class: judgement.class,
         service: judgement.service.clone(),
-        method: subject.method.as_deref().map(|method| redactor.text(method)),
+        method: subject.method.as_deref().map(|method| recorded(redactor, method)),
         scheme: spoken_to.map(|target| target.scheme),
-        host: target.map(|target| host(&target.host)),
+        host,
         port: spoken_to.map(|target| target.port),
-        domain: target.map(|target| redactor.host(registrable_domain(&target.host))),
+        domain,
         path: subject.path.as_deref().map(|path| redactor.path(path)),
         http_version: subject.version.map(Into::into),
         action: judgement.action,
         reason: judgement.reason,
         would: judgement.would.map(|(action, _)| action),
         would_reason: judgement.would.map(|(_, reason)| reason),
-        rule: judgement.rule.as_deref().map(|rule| redactor.text(rule)),
+        rule: judgement.rule.as_ref().map(|rule| policy.rule_name(rule)),
         mode: judgement.mode,
         policy: policy.rules.digest().clone(),
         findings: judgement.findings.clone(),
+    }
+}
+
+/// A method as records give it. One that is shorter than any known value ([`policy::secret::SHORTEST`]), and a word of
+/// HTTP itself, holds no secret.
+fn recorded(redactor: &Redactor, method: &str) -> Redacted {
+    match WORDS.iter().find(|word| **word == method) {
+        Some(word) => Redacted::literal(word),
+        None => redactor.text(method),
     }
 }
 
