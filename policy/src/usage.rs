@@ -99,7 +99,15 @@ impl Ledger {
         if bytes == 0 {
             return self.usage(agent, domain, now);
         }
-        if !self.knows(agent, domain) && self.entries >= self.limit {
+        if let Some(account) = self.agents.get_mut(agent)
+            && let Some(of) = account.domains.get_mut(domain)
+        {
+            return Usage {
+                domain: of.add(bytes, window, now),
+                agent: account.total.add(bytes, window, now),
+            };
+        }
+        if self.entries >= self.limit {
             self.expire(now);
         }
         let full = self.entries >= self.limit;
@@ -107,7 +115,7 @@ impl Ledger {
             self.agents.insert(agent.clone(), Account::default());
         }
         let Some(account) = self.agents.get_mut(agent) else { return Usage::default() };
-        let domain = if full && !account.domains.contains_key(domain) { OVERFLOW } else { domain };
+        let domain = if full { OVERFLOW } else { domain };
         if !account.domains.contains_key(domain) {
             account.domains.insert(domain.into(), Window::default());
             self.entries += 1;
@@ -120,9 +128,12 @@ impl Ledger {
     pub fn usage(&mut self, agent: &AgentName, domain: &str, now: i64) -> Usage {
         let window = self.window;
         let Some(account) = self.agents.get_mut(agent) else { return Usage::default() };
-        let domain = if account.domains.contains_key(domain) { domain } else { OVERFLOW };
+        let of_domain = match account.domains.get_mut(domain) {
+            Some(of) => Some(of),
+            None => account.domains.get_mut(OVERFLOW),
+        };
         Usage {
-            domain: account.domains.get_mut(domain).map_or(0, |of| of.sum_at(window, now)),
+            domain: of_domain.map_or(0, |of| of.sum_at(window, now)),
             agent: account.total.sum_at(window, now),
         }
     }
@@ -145,10 +156,6 @@ impl Ledger {
     /// Whether nothing is remembered.
     pub fn is_empty(&self) -> bool {
         self.agents.is_empty()
-    }
-
-    fn knows(&self, agent: &AgentName, domain: &str) -> bool {
-        self.agents.get(agent).is_some_and(|account| account.domains.contains_key(domain))
     }
 }
 
