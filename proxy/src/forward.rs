@@ -142,7 +142,7 @@ impl Forwarder {
         let first = tokio::select! {
             biased;
             response = &mut sending => {
-                told(&captured).as_ref().map(&on_connection);
+                via(&response, &captured).as_ref().map(&on_connection);
                 return response;
             }
             () = had(&mut captured) => told(&captured),
@@ -150,8 +150,8 @@ impl Forwarder {
         first.as_ref().map(&on_connection);
         let response = sending.await;
         // A pooled connection may turn out to be dead; then the request went out on another.
-        let last =
-            told(&captured).filter(|last| first.is_none_or(|first| !Arc::ptr_eq(&first.used, &last.used)));
+        let last = via(&response, &captured)
+            .filter(|last| first.is_none_or(|first| !Arc::ptr_eq(&first.used, &last.used)));
         last.as_ref().map(&on_connection);
         response
     }
@@ -160,6 +160,12 @@ impl Forwarder {
 /// Returns once a connection was had.
 async fn had(captured: &mut CaptureConnection) {
     drop(captured.wait_for_connection_metadata().await);
+}
+
+/// The connection that a response came by, which it carries with it, or that was had last where there is none.
+fn via(response: &Result<Response<Incoming>, Error>, captured: &CaptureConnection) -> Option<Via> {
+    let carried = response.as_ref().ok().and_then(|response| response.extensions().get().cloned());
+    carried.or_else(|| told(captured))
 }
 
 /// The connection that was had last.
