@@ -127,14 +127,14 @@ where
 {
     let limits = &scope.gateway.config.limits;
     let serving = Serving::default();
-    let handler = Scope { serving: Some(serving.clone()), ..scope.clone() };
+    let handler = Arc::new(Scope { serving: Some(serving.clone()), ..scope.clone() });
     let idle = scope.gateway.config.upstream.idle_timeout;
     let stream = Patience::new(stream, serving.clone(), limits.header_timeout, idle);
     let taking = Taking::default();
     let turn = taking.clone();
     let service = service_fn(move |request| {
         let turn = Turn { serving: Some(serving.begin()), taking: turn.clone(), stream: None };
-        answer(handler.clone(), turn, request)
+        answer(Arc::clone(&handler), turn, request)
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -165,7 +165,7 @@ where
     S: AsyncRead + AsyncWrite + Presence + Unpin + Send + 'static,
 {
     let limits = &scope.gateway.config.limits;
-    let handler = Scope { serving: None, ..scope.clone() };
+    let handler = Arc::new(Scope { serving: None, ..scope.clone() });
     let idle = scope.gateway.config.upstream.idle_timeout;
     // There are no heads to be timed here, only writes.
     let serving = Serving::default();
@@ -176,7 +176,7 @@ where
     let service = service_fn(move |request| {
         let stream = begun.begin();
         let turn = Turn { serving: None, taking: stream.taking().clone(), stream: Some(stream) };
-        answer(handler.clone(), turn, request)
+        answer(Arc::clone(&handler), turn, request)
     });
     let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
     builder
@@ -215,7 +215,11 @@ struct Turn {
     stream: Option<H2Stream>,
 }
 
-async fn answer(scope: Scope, turn: Turn, request: Request<Incoming>) -> Result<Response<Reply>, Closed> {
+async fn answer(
+    scope: Arc<Scope>,
+    turn: Turn,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Closed> {
     let connect = request.method() == Method::CONNECT;
     let slot = turn.stream.as_ref().zip(scope.tunnel.as_ref()).map(|(_, tunnel)| {
         // A connection of HTTP/2 carries many requests: they are limited as if each had one of its own.
