@@ -654,16 +654,17 @@ os.setpriority(os.PRIO_PROCESS, 0, 19)";
 
     pub(super) async fn away() {
         let mut world = world("").await;
-        let go = world.gate.files().join("go");
+        let (answered, go) = (world.gate.files().join("answered"), world.gate.files().join("go"));
         let script = format!(
             "curl -s -o /dev/null -w '%{{http_code}} ' http://allowed.test/before; \
-             while [ ! -e '{}' ]; do sleep 0.05; done; \
+             touch '{}'; while [ ! -e '{}' ]; do sleep 0.05; done; \
              curl -s -m 20 --noproxy '*' -o /dev/null -w '%{{http_code}}' http://allowed.test/after",
+            answered.display(),
             go.display()
         );
         let mut run = world.gate.command(&["run", "--fence", "require", "--", "sh", "-c", &script]);
         let run = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        eventually("the first request", async || (world.origin.requests().len() == 1).then_some(())).await;
+        eventually("the first answer", async || answered.exists().then_some(())).await;
         world.gate.kill9().await;
         let world = world.again().await;
         std::fs::write(&go, "").unwrap();
