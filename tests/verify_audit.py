@@ -324,7 +324,7 @@ def anchor_of(match):
 
 # A store: the tables `records` and `meta` of an SQLite database
 
-COLUMNS = "time id decision session agent class host domain action reason findings bytes".split()
+COLUMNS = "time id decision session agent class host domain action reason findings bytes fresh".split()
 
 
 def is_database(file):
@@ -353,10 +353,13 @@ def open_database(file):
 def verify_store(database, chain):
     begin_store(database, chain)
     open_decisions, beside = {}, Beside()
+    # Up to there the indexes that decisions are searched by know everything. As a search reads it, whatever is there.
+    said = "SELECT coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'filed'), 0)"
+    filed = database.execute(said).fetchone()[0]
     for row in database.execute("SELECT * FROM records ORDER BY seq"):
         hash = row["hash"].hex() if isinstance(row["hash"], bytes) else None
         record = chain.feed(row["seq"], row["kind"], str(row["record"]), hash)
-        seq, column = wrong_column(row, record, open_decisions, chain.first)
+        seq, column = wrong_column(row, record, open_decisions, chain.first, filed)
         if column:
             chain.records -= 1
             raise Bad(seq, f"the column `{column}` says something else than the record")
@@ -365,6 +368,8 @@ def verify_store(database, chain):
     mark = meta(database, "mark")
     if isinstance(mark, dict) and type(mark.get("seq")) is int and mark["seq"] > chain.seq:
         raise Bad(chain.seq, f"the chain ends here, but record {mark['seq']} had been written")
+    if filed > chain.seq:
+        raise Bad(chain.seq, f"the chain ends here, but record {filed} had been written")
     chain.noted.end(chain.seq)
     for seq, decision in open_decisions.items():
         # No outcome came that could have changed the last word.
@@ -458,7 +463,7 @@ def meta(database, name):
         return False  # it is there and says nothing
 
 
-def wrong_column(row, record, open_decisions, first):
+def wrong_column(row, record, open_decisions, first, filed):
     """The record and the name of a column that does not say what it says. Where it has nothing to say it is null."""
     expected = {**dict.fromkeys(COLUMNS), "time": record["time"]}
     kind = kind_of(record)
@@ -469,6 +474,8 @@ def wrong_column(row, record, open_decisions, first):
         # The last word is its outcome's, if one is to come.
         last_word = (row["action"], row["reason"])
         expected.update(action=last_word[0], reason=last_word[1])
+        # A search looks through what comes after all that is filed, and finds the rest by the indexes.
+        expected["fresh"] = 1 if row["fresh"] == 1 and row["seq"] > filed else None
         decision = {name: record[name] for name in ("id", "action", "reason")}
         open_decisions[row["seq"]] = {**decision, "columns": last_word}
     if kind == "outcome":
@@ -925,7 +932,7 @@ def test_store(rows, statements=(), meta=()):
     return write
 
 
-NUMBERS = ("time", "decision", "findings", "bytes")
+NUMBERS = ("time", "decision", "findings", "bytes", "fresh")
 
 
 def test_stores(expect):
@@ -944,6 +951,11 @@ def test_stores(expect):
         ("UPDATE records SET domain = 'good.example' WHERE seq = 2", 2),
         ("UPDATE records SET findings = 0 WHERE seq = 2", 2),
         ("UPDATE records SET bytes = 1 WHERE seq = 3", 3),
+        ("UPDATE records SET fresh = 1 WHERE seq = 2", None),
+        ("UPDATE records SET fresh = 2 WHERE seq = 2", 2),
+        ("UPDATE records SET fresh = 1 WHERE seq = 3", 3),
+        ("INSERT INTO meta VALUES ('filed', '7')", None),
+        ("INSERT INTO meta VALUES ('filed', '8')", 7),
         ("UPDATE records SET host = 'good.example' WHERE seq = 3", 3),
         ("UPDATE records SET action = 'deny' WHERE seq = 1", 1),
         ("UPDATE records SET action = 'deny' WHERE seq = 2", 2),

@@ -6,6 +6,7 @@
 //! more than there are open exchanges, because no new one begins while the store refuses.
 
 mod checkpoints;
+mod filing;
 mod prune;
 mod task;
 mod turns;

@@ -9,6 +9,7 @@ pub mod changed;
 mod committer;
 mod entry;
 mod file;
+mod filing;
 mod findings;
 mod hosts;
 mod identities;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use policy::chain::BadRecord;
 use rusqlite::ErrorCode;
-use sqlx::SqlitePool;
+use sqlx::{SqliteConnection, SqlitePool};
 
 pub use change::{Change, NewSession};
 pub use entry::{Closing, Entry};
@@ -220,6 +221,16 @@ impl Store {
         let Store::Sqlite(sqlite) = self;
         SqlitePool::clone(&sqlite.readers.load())
     }
+}
+
+/// Notes something that is not part of the chain.
+async fn set_meta(connection: &mut SqliteConnection, name: &str, value: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2")
+        .bind(name)
+        .bind(value)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// What is said of a file that is damaged or no database.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::checkpoints::{CheckpointOptions, Checkpoints};
+use super::filing::{self, Filing};
 use super::prune::Pruning;
 use super::{Asker, AuditUnavailable, ChangeError, CloseReply, Counters, Message};
 use crate::clock;
@@ -69,6 +70,7 @@ pub(super) struct Task {
     pruning: Option<Pruning>,
     /// Something was written since the last step of pruning.
     wrote: bool,
+    filing: Filing,
 }
 
 impl Task {
@@ -88,6 +90,7 @@ impl Task {
             closing: None,
             failing: false,
             wrote: false,
+            filing: Filing::default(),
             signer: checkpoints.as_ref().map(|options| Arc::clone(&options.signer)),
             checkpoints: checkpoints.map(Checkpoints::start),
         }
@@ -99,6 +102,7 @@ impl Task {
             let all_gone = self.receive(&mut inbox).await;
             self.take(&mut inbox).await;
             self.prune().await;
+            self.file().await;
             if all_gone {
                 break;
             }
@@ -142,7 +146,8 @@ impl Task {
         let retry = (!self.kept.is_empty() || self.doubtful.is_some() || self.failing).then_some(RETRY);
         let checkpoint = self.checkpoints.as_ref().and_then(Checkpoints::wait);
         let pruning = self.pruning.as_ref().filter(|_| !self.failing).map(Pruning::wait);
-        [retry, checkpoint, pruning].into_iter().flatten().min()
+        let filing = self.filing.wait(self.writer.unfiled()).filter(|_| !self.failing);
+        [retry, checkpoint, pruning, filing].into_iter().flatten().min()
     }
 
     /// Writes what came, in order, and what was kept before it.
@@ -236,6 +241,7 @@ impl Task {
         self.counters.records.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
         self.signed(batch.entries.len() as u64);
         self.wrote = true;
+        self.filing.committed();
         self.recovered();
         for mut asker in batch.askers.into_iter().flatten() {
             asker.answer(Ok(()));
@@ -302,6 +308,13 @@ impl Task {
                 tracing::error!(%error, "old records are not dropped: they are not those that were written");
             }
             Err(error) => tracing::warn!(%error, "old records could not be dropped yet"),
+        }
+    }
+
+    async fn file(&mut self) {
+        let due = self.filing.wait(self.writer.unfiled()).is_some_and(|wait| wait.is_zero());
+        if due && !self.failing {
+            self.filing.step(&mut self.writer).await;
         }
     }
 
@@ -377,8 +390,11 @@ impl Task {
         let lost = self.kept.len() + self.doubtful.map_or(0, |doubtful| doubtful.must.len());
         if lost > 0 {
             tracing::error!(lost, "records could not be written and are lost");
-        } else if let Err(error) = self.writer.mark().await {
-            tracing::warn!(%error, "the end of the record could not be noted");
+        } else {
+            filing::rest(&mut self.writer, deadline).await;
+            if let Err(error) = self.writer.mark().await {
+                tracing::warn!(%error, "the end of the record could not be noted");
+            }
         }
         self.writer.close().await;
         if let Some(checkpoints) = self.checkpoints {

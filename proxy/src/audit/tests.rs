@@ -522,3 +522,65 @@ async fn half_a_line_that_was_left_in_the_file_spoils_no_other() {
     assert!(!kept.is_empty());
     assert_eq!((report.first_bad, report.kept), (None, kept.len() as u64));
 }
+
+/// How many decisions the search indexes do not know yet.
+async fn fresh(folder: &Folder) -> i64 {
+    let row = sqlx::query_scalar("SELECT count(*) FROM records WHERE fresh = 1");
+    row.fetch_one(&mut folder.stranger().await).await.unwrap()
+}
+
+async fn all_is_filed(folder: &Folder) {
+    let begun = Instant::now();
+    while fresh(folder).await > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "nobody files what was committed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_decision_is_filed_soon_although_nothing_follows() {
+    let (folder, store, recorder) = started().await;
+    exchange(&recorder, "a.example").await.unwrap();
+    assert_eq!(fresh(&folder).await, 1, "not within the commit");
+    all_is_filed(&folder).await;
+    assert_eq!(ends(&folder, &store).await, [completed("a.example")]);
+    recorder.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn much_is_filed_while_more_comes() {
+    let (folder, store, recorder) = started().await;
+    let begun = Instant::now();
+    let mut most = 0;
+    for _ in 0..20 {
+        let exchanges = (0..200).map(|_| exchange(&recorder, "a.example"));
+        for done in futures_util::future::join_all(exchanges).await {
+            done.unwrap();
+        }
+        most = fresh(&folder).await.max(most);
+    }
+    // A busy machine may take longer than the second after which few are filed, too.
+    assert!((1..1500).contains(&most), "{most} of 4000 were not filed at once, after {:?}", begun.elapsed());
+    recorder.close().await.unwrap();
+    drop(store);
+    assert_eq!(fresh(&folder).await, 0, "closing files the rest");
+    assert_eq!(folder.open().await.writer.unfiled(), 0);
+}
+
+#[tokio::test]
+async fn where_filing_fails_nobody_is_refused_and_it_is_tried_again() {
+    let (folder, store, recorder) = started().await;
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE UPDATE OF fresh ON records BEGIN SELECT RAISE(ABORT, 'no'); END";
+    folder.execute(refuse).await;
+    for _ in 0..15 {
+        exchange(&recorder, "a.example").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(fresh(&folder).await, 15);
+    assert_eq!(recorder.counters().failures.load(Ordering::Relaxed), 0);
+    folder.execute("DROP TRIGGER refuse").await;
+    all_is_filed(&folder).await;
+    assert_eq!(ends(&folder, &store).await, vec![completed("a.example"); 15]);
+    recorder.close().await.unwrap();
+}

@@ -1,10 +1,40 @@
 //! Which hosts a filter means: those that are in the store, found by skipping from one to the next in the index.
 //!
 //! A store of millions of records knows a few hundred hosts. One look-up in the index for each is quicker than reading
-//! the records, and each host then has its records in order.
+//! the records, and each host then has its records in order. What is not in the index yet is short, and looked through.
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
+
+use super::filing::{sought, unfiled};
+
+pub(super) const KNOWN: &str =
+    concat!("SELECT 1 FROM ", sought!(), " d WHERE d.domain = $1 AND d.host = $2 LIMIT 1");
+
+pub(super) const DOMAINS: &str = concat!(
+    "WITH RECURSIVE known (domain) AS (\
+         SELECT min(domain) FROM records WHERE host IS NOT NULL AND fresh IS NULL \
+         UNION ALL \
+         SELECT (SELECT min(domain) FROM records \
+             WHERE host IS NOT NULL AND fresh IS NULL AND domain > known.domain) \
+         FROM known WHERE known.domain IS NOT NULL\
+     ) SELECT domain FROM known WHERE domain IS NOT NULL \
+     UNION SELECT domain FROM records WHERE ",
+    unfiled!(),
+    " AND domain IS NOT NULL AND host IS NOT NULL ORDER BY domain"
+);
+
+pub(super) const HOSTS: &str = concat!(
+    "WITH RECURSIVE known (host) AS (\
+         SELECT min(host) FROM records WHERE domain = $1 AND host IS NOT NULL AND fresh IS NULL \
+         UNION ALL \
+         SELECT (SELECT min(host) FROM records WHERE domain = $1 AND fresh IS NULL AND host > known.host) \
+         FROM known WHERE known.host IS NOT NULL\
+     ) SELECT host FROM known WHERE host IS NOT NULL \
+     UNION SELECT host FROM records WHERE ",
+    unfiled!(),
+    " AND domain = $1 AND host IS NOT NULL ORDER BY host"
+);
 
 /// A host with the registrable domain it was recorded under, the two columns of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,11 +59,7 @@ pub(super) async fn meant(
 async fn exactly(connection: &mut SqliteConnection, host: &str) -> Result<Vec<Known>, sqlx::Error> {
     let mut found = Vec::new();
     for domain in ends(host) {
-        let row = sqlx::query("SELECT 1 FROM records WHERE domain = $1 AND host = $2 LIMIT 1")
-            .bind(domain)
-            .bind(host)
-            .fetch_optional(&mut *connection)
-            .await?;
+        let row = sqlx::query(KNOWN).bind(domain).bind(host).fetch_optional(&mut *connection).await?;
         if row.is_some() {
             found.push(Known { domain: domain.to_owned(), host: host.to_owned() });
         }
@@ -54,31 +80,12 @@ async fn below(connection: &mut SqliteConnection, end: &str) -> Result<Vec<Known
 }
 
 pub(super) async fn domains(connection: &mut SqliteConnection) -> Result<Vec<String>, sqlx::Error> {
-    let rows = sqlx::query(
-        "WITH RECURSIVE known (domain) AS (\
-             SELECT min(domain) FROM records WHERE host IS NOT NULL \
-             UNION ALL \
-             SELECT (SELECT min(domain) FROM records WHERE host IS NOT NULL AND domain > known.domain) \
-             FROM known WHERE known.domain IS NOT NULL\
-         ) SELECT domain FROM known WHERE domain IS NOT NULL",
-    )
-    .fetch_all(connection)
-    .await?;
+    let rows = sqlx::query(DOMAINS).fetch_all(connection).await?;
     rows.iter().map(|row| row.try_get("domain")).collect()
 }
 
 async fn hosts_of(connection: &mut SqliteConnection, domain: &str) -> Result<Vec<String>, sqlx::Error> {
-    let rows = sqlx::query(
-        "WITH RECURSIVE known (host) AS (\
-             SELECT min(host) FROM records WHERE domain = $1 AND host IS NOT NULL \
-             UNION ALL \
-             SELECT (SELECT min(host) FROM records WHERE domain = $1 AND host > known.host) \
-             FROM known WHERE known.host IS NOT NULL\
-         ) SELECT host FROM known WHERE host IS NOT NULL",
-    )
-    .bind(domain)
-    .fetch_all(connection)
-    .await?;
+    let rows = sqlx::query(HOSTS).bind(domain).fetch_all(connection).await?;
     rows.iter().map(|row| row.try_get("host")).collect()
 }
 

@@ -4,6 +4,7 @@ use policy::chain::{BadRecord, Problem};
 use policy::observed::Observed;
 use policy::report::Scope;
 
+use super::filing::sought;
 use super::query::unsigned;
 use super::report::Within;
 use super::row::number;
@@ -11,6 +12,12 @@ use super::{Store, StoreError};
 
 /// Decisions read at a time.
 const PAGE: u32 = 5000;
+
+pub(super) const OBSERVED: &str = concat!(
+    "SELECT d.seq, d.record, o.record AS outcome FROM ",
+    sought!(),
+    " d LEFT JOIN records o ON o.decision = d.seq WHERE TRUE"
+);
 
 impl Store {
     /// Calls `each` with every decision of a scope, and `progress` with how many of how many records were passed. Gives
@@ -44,11 +51,7 @@ impl Store {
         after: u64,
         last: u64,
     ) -> Result<Vec<(u64, Observed)>, StoreError> {
-        let mut query = Within::new(
-            "SELECT d.seq, d.record, o.record AS outcome FROM records d \
-             LEFT JOIN records o ON o.decision = d.seq WHERE d.id IS NOT NULL",
-            scope,
-        )?;
+        let mut query = Within::new(OBSERVED, scope)?;
         query.and(" AND d.seq > ", number(after))?;
         query.and(" AND d.seq <= ", number(last))?;
         let rows = query.ended(&format!(" ORDER BY d.seq LIMIT {PAGE}")).fetch_all(&self.readers()).await?;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::filing::sought;
 use super::query::{first_since, redacted, unsigned};
 use super::row::number;
 use super::{Store, StoreError, findings};
@@ -25,6 +26,20 @@ const HOSTS: u32 = 500;
 const LOOKALIKES: u32 = 500;
 /// Lines of each of the short lists.
 const TOP: u32 = 8;
+
+/// The newest decision about each host that was refused.
+pub(super) const REFUSED: &str = concat!(
+    "SELECT count(*) AS requests, max(d.seq) AS newest FROM ",
+    sought!(),
+    " d WHERE d.action = 'deny' AND d.seq >= $1 AND d.host IS NOT NULL \
+     GROUP BY d.host, d.reason ORDER BY requests DESC, newest DESC LIMIT $2"
+);
+/// The first decision about a host, beside one that is known.
+pub(super) const FIRST: &str = concat!(
+    "SELECT f.time, f.agent, n.record FROM records f, records n WHERE n.seq = $3 AND f.seq = (SELECT d.seq FROM ",
+    sought!(),
+    " d WHERE d.domain = $1 AND d.host = $2 ORDER BY d.seq LIMIT 1)"
+);
 
 /// A time cut into equal parts.
 #[derive(Clone, Copy, Debug)]
@@ -251,22 +266,14 @@ async fn add_findings(
 
 /// The newest decision about each host that was refused, and how often it was, the most often first.
 async fn refused(connection: &mut SqliteConnection, first: u64) -> Result<Vec<(u64, u64)>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT count(*) AS requests, max(d.seq) AS newest FROM records d \
-         WHERE d.action = 'deny' AND d.seq >= $1 AND d.host IS NOT NULL \
-         GROUP BY d.host, d.reason ORDER BY requests DESC, newest DESC LIMIT $2",
-    );
-    let rows = rows.bind(number(first)).bind(TOP).fetch_all(connection).await?;
+    let rows = sqlx::query(REFUSED).bind(number(first)).bind(TOP).fetch_all(connection).await?;
     rows.iter().map(|row| Ok((unsigned(row, "newest")?, unsigned(row, "requests")?))).collect()
 }
 
 async fn destination(connection: &mut SqliteConnection, row: &SqliteRow) -> Result<Destination, StoreError> {
     let text = |column| redacted(row, column).map(|text| text.unwrap_or_else(|| Redacted::literal("")));
     let (domain, host) = (text("domain")?, text("host")?);
-    let known = sqlx::query(
-        "SELECT f.time, f.agent, n.record FROM records f, records n WHERE n.seq = $3 \
-         AND f.seq = (SELECT min(seq) FROM records WHERE domain = $1 AND host = $2)",
-    );
+    let known = sqlx::query(FIRST);
     let known = known.bind(domain.as_str()).bind(host.as_str()).bind(row.try_get::<i64, _>("newest")?);
     let known = known.fetch_one(connection).await?;
     let agents: &str = row.try_get("agents")?;

@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::query::first_since;
 use super::row::number;
-use super::{CommitError, Store, StoreError, Writer};
+use super::{CommitError, Store, StoreError, Writer, set_meta};
 use crate::signing::Signer;
 
 /// Records looked at before the first decision of a time, for outcomes and events of that time.
@@ -89,9 +89,7 @@ impl Stub {
 
     async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let value = serde_json::to_string(self).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        let note = "INSERT INTO meta (name, value) VALUES ('pruned', $1) \
-             ON CONFLICT (name) DO UPDATE SET value = $1";
-        sqlx::query(note).bind(value).execute(connection).await.map(drop)
+        set_meta(connection, "pruned", &value).await
     }
 }
 
@@ -196,7 +194,7 @@ impl Writer {
         }
         Stub::new(signer.sign(Purpose::Pruned, head)).write(&mut transaction).await?;
         transaction.commit().await?;
-        self.dropped(rows.len() as u64);
+        self.log_grew(rows.len() as u64);
         Ok(false)
     }
 

@@ -10,6 +10,8 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 use ulid::Ulid;
 
+use super::filing::sought;
+use super::hosts::Known;
 use super::row::number;
 use super::{Store, StoreError, findings, hosts};
 use crate::clock;
@@ -121,28 +123,7 @@ impl Store {
         };
         let mut found = Vec::new();
         for host in &hosts {
-            let mut query = Conditions::new(match filter.finding {
-                // The order of the tables as written, whatever the database thinks of it.
-                Some(_) => {
-                    "SELECT d.seq FROM found f CROSS JOIN records d ON d.seq = f.seq WHERE d.id IS NOT NULL"
-                }
-                None => "SELECT d.seq FROM records d WHERE d.id IS NOT NULL",
-            });
-            if let Some(kind) = &filter.finding {
-                query.and(" AND f.kind = ", findings::position(kind).unwrap_or(-1), "")?;
-            }
-            if let Some(first) = since {
-                query.and(" AND d.seq >= ", number(first), "")?;
-            }
-            if let Some(host) = host {
-                query.and(" AND d.domain = ", host.domain.as_str(), "")?;
-                query.and(" AND d.host = ", host.host.as_str(), "")?;
-            }
-            query.filter(filter)?;
-            query.sql.push_str(" ORDER BY d.seq DESC");
-            if let Some(limit) = filter.limit {
-                query.and(" LIMIT ", i64::from(limit), "")?;
-            }
+            let query = Conditions::searching(filter, since, host.as_ref())?;
             for row in query.fetch(&mut connection).await? {
                 found.push(unsigned(&row, "seq")?);
             }
@@ -237,8 +218,8 @@ impl Store {
 }
 
 /// A statement that grows by conditions, each with its value bound.
-struct Conditions {
-    sql: String,
+pub(super) struct Conditions {
+    pub(super) sql: String,
     arguments: SqliteArguments,
     count: usize,
 }
@@ -248,7 +229,41 @@ impl Conditions {
         Conditions { sql: select.to_owned(), arguments: SqliteArguments::default(), count: 0 }
     }
 
-    async fn fetch(self, connection: &mut SqliteConnection) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    /// Which decisions a filter means, about one host and from one number on, newest first.
+    pub(super) fn searching(
+        filter: &Filter,
+        first: Option<u64>,
+        host: Option<&Known>,
+    ) -> Result<Conditions, sqlx::Error> {
+        let mut query = Conditions::new(match filter.finding {
+            // The order of the tables as written, whatever the database thinks of it.
+            Some(_) => {
+                "SELECT d.seq FROM found f CROSS JOIN records d ON d.seq = f.seq WHERE d.id IS NOT NULL"
+            }
+            None => concat!("SELECT d.seq FROM ", sought!(), " d WHERE TRUE"),
+        });
+        if let Some(kind) = &filter.finding {
+            query.and(" AND f.kind = ", findings::position(kind).unwrap_or(-1), "")?;
+        }
+        if let Some(first) = first {
+            query.and(" AND d.seq >= ", number(first), "")?;
+        }
+        if let Some(host) = host {
+            query.and(" AND d.domain = ", host.domain.as_str(), "")?;
+            query.and(" AND d.host = ", host.host.as_str(), "")?;
+        }
+        query.filter(filter)?;
+        query.sql.push_str(" ORDER BY d.seq DESC");
+        if let Some(limit) = filter.limit {
+            query.and(" LIMIT ", i64::from(limit), "")?;
+        }
+        Ok(query)
+    }
+
+    pub(super) async fn fetch(
+        self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
         sqlx::query_with::<Sqlite, _>(AssertSqlSafe(self.sql), self.arguments).fetch_all(connection).await
     }
 

@@ -9,6 +9,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::entry::{Closing, Entry};
+use super::filing::filed_through;
 use super::plan::OpenDecision;
 use super::row::number;
 use super::{CommitError, StoreError, Writer, prune};
@@ -89,6 +90,8 @@ impl Writer {
         }
         self.marked = Some(std::time::Instant::now());
         self.mark().await.map_err(writing)?;
+        // A note that says more than there is would keep what comes from being found.
+        self.filed = filed_through(&mut self.connection).await.map_err(opening)?.min(self.head.seq);
         self.look_at_files();
         Ok(ends.len())
     }

@@ -15,6 +15,7 @@ use sqlx::sqlite::{Sqlite, SqliteArguments};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::agents::{Agent, AgentStatus};
+use super::filing::{sought, unfiled};
 use super::query::{unsigned, view};
 use super::row::number;
 use super::sessions::{self, Session};
@@ -29,6 +30,23 @@ const SESSIONS: usize = report::TRACKED;
 const HOSTS: usize = 500;
 /// In microseconds.
 const MILLISECOND: i64 = 1000;
+
+pub(super) const EDGE: &str = concat!("SELECT d.seq, d.time FROM ", sought!(), " d WHERE TRUE");
+pub(super) const DECISIONS: &str = concat!(
+    "SELECT d.seq, d.record, d.hash, NULL AS previous, o.seq AS outcome_seq, o.record AS outcome, \
+     o.hash AS outcome_hash FROM ",
+    sought!(),
+    " d LEFT JOIN records o ON o.decision = d.seq WHERE TRUE"
+);
+/// Which of some hosts were asked for before a record. What is not filed is gathered once, and not for each host.
+pub(super) const MET_BEFORE: &str = concat!(
+    "SELECT DISTINCT asked.value ->> '$[0]' AS domain FROM json_each($1) AS asked \
+     WHERE EXISTS (SELECT 1 FROM records AS r WHERE r.domain = asked.value ->> '$[0]' \
+     AND r.host = asked.value ->> '$[1]' AND r.fresh IS NULL AND r.seq < $2) \
+     OR (asked.value ->> '$[0]', asked.value ->> '$[1]') IN (SELECT domain, host FROM records WHERE ",
+    unfiled!(),
+    " AND seq < $2)"
+);
 
 impl Store {
     /// The report of what fits a scope. `progress` is told now and then how many decisions were read.
@@ -115,7 +133,7 @@ impl Store {
         (first, last): (u64, u64),
         order: &str,
     ) -> Result<Option<(u64, Moment)>, StoreError> {
-        let mut query = Within::new("SELECT d.seq, d.time FROM records d WHERE d.id IS NOT NULL", scope)?;
+        let mut query = Within::new(EDGE, scope)?;
         query.and(" AND d.seq >= ", number(first))?;
         query.and(" AND d.seq <= ", number(last))?;
         let row = query.ended(order).fetch_optional(&self.readers()).await?;
@@ -129,12 +147,7 @@ impl Store {
         after: u64,
         last: u64,
     ) -> Result<Vec<DecisionView>, StoreError> {
-        let mut query = Within::new(
-            "SELECT d.seq, d.record, d.hash, NULL AS previous, o.seq AS outcome_seq, o.record AS outcome, \
-             o.hash AS outcome_hash FROM records d LEFT JOIN records o ON o.decision = d.seq \
-             WHERE d.id IS NOT NULL",
-            scope,
-        )?;
+        let mut query = Within::new(DECISIONS, scope)?;
         query.and(" AND d.seq > ", number(after))?;
         query.and(" AND d.seq <= ", number(last))?;
         // Asked before the rows: a gateway that dies in between must not make its open exchanges look dead.
@@ -217,11 +230,7 @@ impl Store {
     async fn tell_known_domains(&self, period: &Period, builder: &mut Builder) -> Result<(), StoreError> {
         for hosts in builder.unknown_hosts().chunks(HOSTS) {
             let pairs = serde_json::to_string(hosts).unwrap_or_default();
-            let rows = sqlx::query(
-                "SELECT DISTINCT asked.value ->> '$[0]' AS domain FROM json_each($1) AS asked \
-                 WHERE EXISTS (SELECT 1 FROM records AS r WHERE r.domain = asked.value ->> '$[0]' \
-                 AND r.host = asked.value ->> '$[1]' AND r.seq < $2)",
-            );
+            let rows = sqlx::query(MET_BEFORE);
             let rows = rows.bind(pairs).bind(number(period.first_seq)).fetch_all(&self.readers()).await?;
             for row in &rows {
                 builder.met_before(row.try_get("domain")?);

@@ -6,6 +6,7 @@ use policy::chain::Head;
 use rusqlite::{Connection, Statement, ToSql};
 
 use super::entry::{DecisionColumns, OutcomeColumns, Text};
+use super::filing::FRESH;
 
 /// A record with its place in the chain, and the columns it is searched by.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(super) enum Columns {
 
 /// One statement for each kind: what a kind has no column for is not bound.
 const DECISION: &str = "INSERT INTO records (seq, time, record, hash, kind, id, session, agent, class, host, domain, \
-     action, reason, findings) VALUES (?, ?, ?, ?, 'decision', ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     action, reason, findings, fresh) VALUES (?, ?, ?, ?, 'decision', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const OUTCOME: &str = "INSERT INTO records (seq, time, record, hash, kind, decision, findings, bytes) \
      VALUES (?, ?, ?, ?, 'outcome', ?, ?, ?)";
 const EVENT: &str = "INSERT INTO records (seq, time, record, hash, kind) VALUES (?, ?, ?, ?, 'event')";
@@ -54,6 +55,7 @@ impl Row {
                 values.bind(columns.action.as_str())?;
                 values.bind(columns.reason.as_str())?;
                 values.bind(columns.findings)?;
+                values.bind(FRESH)?;
             }
             Columns::Outcome(decision, columns) => {
                 values.bind(number(*decision))?;

@@ -21,6 +21,7 @@ static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let files = [
         (1, "records", include_str!("../../../migrations/sqlite/0001_records.sql")),
         (2, "evidence", include_str!("../../../migrations/sqlite/0002_evidence.sql")),
+        (3, "filed", include_str!("../../../migrations/sqlite/0003_filed.sql")),
     ];
     Migrator::with_migrations(
         files
@@ -108,6 +109,15 @@ fn reading(path: &Path, options: SqliteConnectOptions) -> SqlitePool {
         .idle_timeout(READER_IDLE)
         .test_before_acquire(false)
         .connect_lazy_with(options)
+}
+
+/// Makes a database as the first migrations left it.
+#[cfg(test)]
+pub(super) async fn make_as_of(path: &Path, version: i64) -> SqliteConnection {
+    let mut connection = connect_writer(path, Durability::Commit).await.unwrap();
+    let then = MIGRATIONS.iter().filter(|migration| migration.version <= version).cloned().collect();
+    Migrator::with_migrations(then).run(&mut connection).await.unwrap();
+    connection
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use ulid::Ulid;
 
 use self::glance::{Odd, Page};
+use super::filing::{FRESH, filed_through};
 use super::identities::IdentityLog;
 use super::prune::stub;
 use super::query::unsigned;
@@ -61,6 +62,7 @@ impl Store {
             Ok(check) => check,
             Err(bad) => return Ok(Report::bad_from_the_start(&bad)),
         };
+        check.filed = filed_through(&mut snapshot).await?;
         let bad = loop {
             let (walked, odd) = walk(&mut snapshot, check, &mut progress).await?;
             check = walked;
@@ -158,7 +160,9 @@ async fn look(snapshot: &mut SqliteConnection, check: &mut Check) -> Result<Opti
 async fn beside(snapshot: &mut SqliteConnection, check: &mut Check) -> Result<Option<BadRecord>, StoreError> {
     let row =
         sqlx::query("SELECT value FROM meta WHERE name = 'mark'").fetch_optional(&mut *snapshot).await?;
-    let noted = row.and_then(|row| marked_seq(row.get("value")));
+    let marked = row.and_then(|row| marked_seq(row.get("value")));
+    // What was filed had been written; and what comes after a note of more than there is would not be found.
+    let noted = marked.max(Some(check.filed));
     if let Err(bad) = check.walk.finish(noted) {
         return Ok(Some(bad));
     }
@@ -253,6 +257,8 @@ impl Open {
 struct Check {
     walk: Walk,
     start: u64,
+    /// The record up to which the indexes know everything.
+    filed: u64,
     open: HashMap<u64, Open>,
     /// Of each kind of finding the numbers of the decisions that have it.
     found: HashMap<i64, Vec<u64>>,
@@ -264,6 +270,7 @@ impl Check {
         Check {
             start: walk.head().seq,
             walk,
+            filed: 0,
             open: HashMap::new(),
             found: HashMap::new(),
             identities: IdentityLog::default(),
@@ -333,6 +340,7 @@ impl Check {
             number_differs(row, "decision", None),
             number_differs(row, "findings", Some(findings)),
             number_differs(row, "bytes", None),
+            (!self.is_found(seq, row.try_get("fresh").ok())).then_some("fresh"),
         ];
         Ok(odd.into_iter().flatten().next())
     }
@@ -364,9 +372,19 @@ impl Check {
             number_differs(row, "time", Some(outcome.time)),
             number_differs(row, "findings", Some(findings)),
             number_differs(row, "bytes", Some(number(outcome.request_bytes))),
+            number_differs(row, "fresh", None),
             first_filled(row, &["id", "session", "agent", "class", "host", "domain", "action", "reason"]),
         ];
         Ok(Ok(odd.into_iter().flatten().next()))
+    }
+
+    /// Whether searches find a decision: by the indexes, or by looking through what comes after all that is filed.
+    fn is_found(&self, seq: u64, fresh: Option<Option<i64>>) -> bool {
+        match fresh {
+            Some(None) => true,
+            Some(Some(FRESH)) => seq > self.filed,
+            _ => false,
+        }
     }
 
     /// A decision without outcome, whose columns say something else than it does.
@@ -391,6 +409,7 @@ fn event_columns(row: &SqliteRow, time: i64) -> Option<&'static str> {
         number_differs(row, "decision", None),
         number_differs(row, "findings", None),
         number_differs(row, "bytes", None),
+        number_differs(row, "fresh", None),
         first_filled(row, &["id", "session", "agent", "class", "host", "domain", "action", "reason"]),
     ];
     odd.into_iter().flatten().next()

@@ -22,6 +22,7 @@ use ulid::Ulid;
 use super::committer::Committer;
 use super::entry::{Body, Entry, OutcomeColumns, Text};
 use super::file::OpenFiles;
+use super::filing::filed_through;
 use super::log::LogKeeper;
 use super::plan::{Asked, OpenDecision, Plan};
 use super::recover::Mark;
@@ -46,7 +47,7 @@ pub struct Writer {
     pub(super) open: HashMap<Ulid, OpenDecision>,
     pub(super) marked: Option<Instant>,
     durability: Durability,
-    files: OpenFiles,
+    pub(super) files: OpenFiles,
     shared: Arc<Sqlite>,
     /// Carries the log into the database; without it the writer does so itself.
     log: Option<LogKeeper>,
@@ -58,6 +59,8 @@ pub struct Writer {
     models: HashMap<SessionId, Asked>,
     /// Where a pruning that was begun shall end.
     pub(super) prune: Option<u64>,
+    /// The record up to which everything is filed.
+    pub(super) filed: u64,
     #[cfg(feature = "measure")]
     unchained: bool,
     #[cfg(test)]
@@ -127,6 +130,7 @@ impl Writer {
             anchors: Vec::new(),
             models: HashMap::new(),
             prune: None,
+            filed: 0,
             #[cfg(feature = "measure")]
             unchained: false,
             #[cfg(test)]
@@ -134,8 +138,8 @@ impl Writer {
         }
     }
 
-    /// Dropping records makes the log grow as well.
-    pub(super) fn dropped(&self, records: u64) {
+    /// Dropping and filing records makes the log grow as well.
+    pub(super) fn log_grew(&self, records: u64) {
         if let Some(log) = &self.log {
             log.wrote(usize::try_from(records).unwrap_or(usize::MAX));
         }
@@ -441,7 +445,9 @@ impl Writer {
         Ok(())
     }
 
-    async fn take(&mut self, connection: SqliteConnection) -> Result<(), CommitError> {
+    async fn take(&mut self, mut connection: SqliteConnection) -> Result<(), CommitError> {
+        // The file may be a copy from before what was filed last.
+        self.filed = filed_through(&mut connection).await?.min(self.head.seq);
         self.connection = connection;
         self.committer.renew()?;
         if self.log.is_some() {

@@ -22,7 +22,7 @@ const UNIT: u8 = 0x1f;
 /// Between rows.
 const RECORD: char = '\u{1e}';
 /// Columns beside the kind, the hash and the record.
-const COLUMNS: usize = 12;
+const COLUMNS: usize = 13;
 /// Random bytes in what stands for no value.
 const RANDOM: usize = 6;
 
@@ -34,6 +34,7 @@ const ROWS: &str = "SELECT group_concat(line, char(30)) AS text, max(seq) AS las
      SELECT seq, concat_ws(char(31), ifnull(kind, $2), hex(hash), ifnull(time, $2), ifnull(id, $2), \
          ifnull(decision, $2), ifnull(session, $2), ifnull(agent, $2), ifnull(class, $2), ifnull(host, $2), \
          ifnull(domain, $2), ifnull(action, $2), ifnull(reason, $2), ifnull(findings, $2), ifnull(bytes, $2), \
+         ifnull(fresh, $2), \
          iif(octet_length(record) > 32768, '', ifnull(record, $2))) AS line \
      FROM records WHERE seq > $1 ORDER BY seq LIMIT 200)";
 
@@ -114,8 +115,9 @@ impl Check {
 
     fn glance_decision(&mut self, found: &Found<'_>, columns: Columns<'_>, record: &str) -> Result<(), Odd> {
         let said = DecisionGlance::read(record).map_err(|_| Odd::Look)?;
-        let [time, id, decision, session, agent, class, host, domain, action, reason, findings, bytes] =
+        let [time, id, decision, session, agent, class, host, domain, action, reason, findings, bytes, fresh] =
             columns;
+        let fresh = fresh.map(str::parse).transpose().ok();
         let bits = bits(&said.findings)?;
         let same = is(time, said.time)
             && id == Some(&*said.id)
@@ -126,7 +128,8 @@ impl Check {
             && host == said.host.as_deref()
             && domain == said.domain.as_deref()
             && is(findings, bits)
-            && bytes.is_none();
+            && bytes.is_none()
+            && self.is_found(found.seq, fresh);
         let same = same && said.event.is_none() && said.decision.is_none();
         let (Some(action), Some(reason), true) = (action, reason, same) else { return Err(Odd::Look) };
         let says_else = (action, reason) != (said.action.as_str(), said.reason.as_str());
@@ -145,13 +148,14 @@ impl Check {
 
     fn glance_outcome(&mut self, found: &Found<'_>, columns: Columns<'_>, record: &str) -> Result<(), Odd> {
         let said = OutcomeGlance::read(record).map_err(|_| Odd::Look)?;
-        let [time, id, decision, rest @ .., findings, bytes] = columns;
+        let [time, id, decision, rest @ .., findings, bytes, fresh] = columns;
         let bits = bits(&said.findings)?;
         let same = is(time, said.time)
             && id.is_none()
             && rest.iter().all(Option::is_none)
             && is(findings, bits)
-            && is(bytes, number(said.request_bytes));
+            && is(bytes, number(said.request_bytes))
+            && fresh.is_none();
         let seq: u64 = decision.ok_or(Odd::Look)?.parse().map_err(|_| Odd::Look)?;
         let decision = Ulid::from_string(&said.decision).map_err(|_| Odd::Look)?;
         let fits = |open: &Open| open.id == decision && open.has_last_word(said.action, said.reason);
