@@ -289,7 +289,8 @@ async fn a_store_from_before_there_was_filing_counts_as_filed() {
 
 #[tokio::test]
 async fn a_decision_that_was_kept_from_being_found_is_named() {
-    let cases: [(Filed, &'static str, Option<(u64, &str)>); 10] = [
+    type Named = Option<(u64, &'static str)>;
+    let cases: [(Filed, &'static str, Named); 10] = [
         (Filed::Half, "UPDATE records SET fresh = 1 WHERE seq = 5", Some((5, "`fresh`"))),
         (Filed::Half, "UPDATE records SET fresh = 2 WHERE seq = 13", Some((13, "`fresh`"))),
         (Filed::Half, "UPDATE records SET fresh = 0 WHERE seq = 13", Some((13, "`fresh`"))),
@@ -349,7 +350,9 @@ fn assert_merged(what: &str, plan: &[String], index: &str) {
         "{what}: the filed are sorted: {plan:#?}"
     );
     assert!(!filed.iter().any(|line| line.starts_with("SCAN")), "{what}: looks at every record: {plan:#?}");
-    assert_short(what, unfiled);
+    // Without a bound of the search: SQLite might begin there, however much is filed after it.
+    let beginning = "SEARCH records USING INTEGER PRIMARY KEY (rowid>?)";
+    assert!(unfiled.iter().any(|line| line == beginning), "{what}: {plan:#?}");
 }
 
 /// What is not filed is looked through from where it begins.
