@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, ToSql, params};
+#[cfg(any(test, feature = "measure"))]
+use rusqlite::ToSql;
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::CommitError;
 use super::plan::Plan;
@@ -27,6 +29,8 @@ pub(super) struct Committer {
     connection: Option<Connection>,
     path: PathBuf,
     durability: Durability,
+    /// Others carry the log into the database.
+    leaves_log: bool,
     /// Commits are made aside until then.
     slow_until: Option<Instant>,
 }
@@ -38,6 +42,7 @@ impl Committer {
             connection: Some(connect(path, durability)?),
             path: path.to_owned(),
             durability,
+            leaves_log: false,
             slow_until: None,
         })
     }
@@ -46,26 +51,29 @@ impl Committer {
     pub(super) fn renew(&mut self) -> rusqlite::Result<()> {
         // First the old one: it may hold a lock.
         self.connection = None;
-        self.connection = Some(connect(&self.path, self.durability)?);
+        let connection = connect(&self.path, self.durability)?;
+        if self.leaves_log {
+            leave_log(&connection)?;
+        }
+        self.connection = Some(connection);
         Ok(())
     }
 
     /// Writes a plan in one transaction, and gives it back.
     pub(super) async fn write(&mut self, plan: Plan) -> (Plan, Result<(), CommitError>) {
-        if self.may_wait_for_disk() {
-            return self.write_aside(plan).await;
-        }
         let began = Instant::now();
-        match self.connection().and_then(|connection| write(connection, &plan, Duration::ZERO)) {
-            Err(CommitError::Locked) => self.write_aside(plan).await,
-            written => {
-                self.slow_until = (began.elapsed() > LONG).then(|| Instant::now() + ASIDE);
-                (plan, written)
-            }
-        }
+        let now = |connection: &Connection| write(connection, &plan, Duration::ZERO);
+        let here = (!self.may_wait()).then(|| self.connection().and_then(now));
+        let (plan, written) = match here {
+            None | Some(Err(CommitError::Locked)) => self.write_aside(plan).await,
+            Some(written) => (plan, written),
+        };
+        self.slow_until = (began.elapsed() > LONG).then(|| Instant::now() + ASIDE);
+        (plan, written)
     }
 
-    fn may_wait_for_disk(&self) -> bool {
+    /// Whether it is likely that a commit has to wait.
+    fn may_wait(&self) -> bool {
         self.durability == Durability::Power || self.slow_until.is_some_and(|until| Instant::now() < until)
     }
 
@@ -93,9 +101,11 @@ impl Committer {
 
     /// Leaves it to others to carry the log into the database.
     pub(super) fn leave_log_alone(&mut self) -> Result<(), CommitError> {
-        self.pragma("wal_autocheckpoint", 0)
+        self.leaves_log = true;
+        Ok(leave_log(self.connection()?)?)
     }
 
+    #[cfg(any(test, feature = "measure"))]
     pub(super) fn pragma(&mut self, name: &str, value: impl ToSql) -> Result<(), CommitError> {
         Ok(self.connection()?.pragma_update(None, name, value)?)
     }
@@ -120,6 +130,10 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
     Ok(connection)
+}
+
+fn leave_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "wal_autocheckpoint", 0)
 }
 
 /// Writes a plan, and waits so long for another process that writes.
@@ -215,5 +229,9 @@ mod tests {
         writer.commit(&[Entry::decision(&decision("b.example"))]).await.unwrap();
         let last = store.last_seq().await.unwrap();
         assert!((1..=2).contains(&last), "numbers go on: {last}");
+        let connection = writer.committer.connection().unwrap();
+        let carried: i64 =
+            connection.pragma_query_value(None, "wal_autocheckpoint", |row| row.get(0)).unwrap();
+        assert_eq!(carried, 0, "the new connection leaves the log alone, too");
     }
 }
