@@ -368,9 +368,9 @@ def verify_store(database, chain):
     mark = meta(database, "mark")
     if isinstance(mark, dict) and type(mark.get("seq")) is int and mark["seq"] > chain.seq:
         raise Bad(chain.seq, f"the chain ends here, but record {mark['seq']} had been written")
+    chain.noted.end(chain.seq)
     if filed > chain.seq:
         raise Bad(chain.seq, f"the chain ends here, but record {filed} had been written")
-    chain.noted.end(chain.seq)
     for seq, decision in open_decisions.items():
         # No outcome came that could have changed the last word.
         if decision["columns"] != (decision["action"], decision["reason"]):

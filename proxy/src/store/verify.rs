@@ -160,10 +160,12 @@ async fn look(snapshot: &mut SqliteConnection, check: &mut Check) -> Result<Opti
 async fn beside(snapshot: &mut SqliteConnection, check: &mut Check) -> Result<Option<BadRecord>, StoreError> {
     let row =
         sqlx::query("SELECT value FROM meta WHERE name = 'mark'").fetch_optional(&mut *snapshot).await?;
-    let marked = row.and_then(|row| marked_seq(row.get("value")));
-    // What was filed had been written; and what comes after a note of more than there is would not be found.
-    let noted = marked.max(Some(check.filed));
+    let noted = row.and_then(|row| marked_seq(row.get("value")));
     if let Err(bad) = check.walk.finish(noted) {
+        return Ok(Some(bad));
+    }
+    // What was filed had been written; and what comes after a note of more than there is would not be found.
+    if let Err(bad) = check.walk.finish(Some(check.filed)) {
         return Ok(Some(bad));
     }
     if let Some(bad) = check.left_over() {
