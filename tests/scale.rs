@@ -83,6 +83,10 @@ pub async fn fill(folder: &Path, records: u64, until: i64) -> Filled {
     batch.push(end(session.unwrap(), until));
     batch.push(Entry::checkpoint(signer.clone()));
     writer.commit(&batch).await.unwrap();
+    // As the recorder does between batches.
+    while writer.unfiled() > 0 {
+        writer.file().await.unwrap();
+    }
     writer.mark().await.unwrap();
     let records = writer.head().seq;
     writer.close().await;
